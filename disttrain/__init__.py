@@ -1,0 +1,46 @@
+"""disttrain: one recipe, any cluster.
+
+The runtime in a loop of your own::
+
+    import disttrain
+
+    with disttrain.init() as engine:  # finds torchrun, horovodrun, mpirun, srun, or none
+        model = engine.prepare(model)  # pinned device, rank 0's state everywhere
+        for batch in disttrain.data.loader(dataset, engine.world, global_batch=512, seed=1):
+            ...
+
+Names are loaded when first used, so that ``import disttrain`` costs nothing beyond torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from disttrain.version import __version__
+
+if TYPE_CHECKING:
+    from disttrain import data as data
+    from disttrain import errors as errors
+    from disttrain.engine.select import init as init
+    from disttrain.engine.base import Engine as Engine
+    from disttrain.engine.world import World as World
+
+_LAZY = {
+    "init": "disttrain.engine.select:init",
+    "Engine": "disttrain.engine.base:Engine",
+    "World": "disttrain.engine.world:World",
+    "data": "disttrain.data",
+    "errors": "disttrain.errors",
+    "schedules": "disttrain.schedules",
+}
+
+__all__ = ["Engine", "World", "__version__", "data", "errors", "init", "schedules"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'disttrain' has no attribute {name!r}")
+    module, _, attribute = _LAZY[name].partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded

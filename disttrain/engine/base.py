@@ -1,0 +1,168 @@
+"""The engine: how gradients, metrics and small objects travel between ranks. One interface, three implementations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from disttrain.engine.agreement import require_agreement
+from disttrain.engine.world import World
+from disttrain.errors import PeerLostError
+
+Reduction = Literal["sum", "max", "min"]
+
+
+class Engine(ABC):
+    """Collectives and the gradient exchange of one job.
+
+    The contract of a step, the same on every engine::
+
+        optimizer.zero_grad()
+        for i, micro_batch in enumerate(micro_batches):
+            with engine.accumulating(last=i == len(micro_batches) - 1):
+                loss = per_sample_losses(model, micro_batch).sum() / global_count
+                engine.backward(loss)
+        engine.reduce_gradients()      # p.grad is now the gradient of the mean over the global batch, on all ranks
+        optimizer.step()
+
+    Used as a context manager it closes itself, and on an exception lets the other ranks notice within seconds.
+    """
+
+    name: str
+    world: World
+
+    @abstractmethod
+    def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:
+        """Attach the gradient exchange to a model that already sits on the device with rank 0's state."""
+
+    @abstractmethod
+    def accumulating(self, last: bool) -> AbstractContextManager[object]:
+        """Around forward and backward of one micro-batch: gradients travel in the last one only."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Backward of this rank's part of the global mean loss: a sum over its samples divided by the count of the
+        whole global batch."""
+
+    @abstractmethod
+    def reduce_gradients(self) -> None:
+        """Finish the exchange begun in the last backward. Afterwards each ``p.grad`` is the sum of the ranks' parts."""
+
+    @abstractmethod
+    def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
+        """Reduce ``tensor`` over all ranks, in place, and return it. CPU tensors do not touch the accelerator."""
+
+    @abstractmethod
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Copy rank 0's ``tensor`` into everybody's, in place, and return it."""
+
+    @abstractmethod
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Every rank's ``value`` (picklable, small), in rank order."""
+
+    @abstractmethod
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's ``value`` (picklable, small)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the job in good order. Safe to call twice."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Leave the job because of an error: never wait for other ranks, and let them notice."""
+
+    @abstractmethod
+    def lost_peer(self, error: BaseException) -> bool:
+        """Whether ``error`` is only the consequence of another rank going away."""
+
+    def prepare(self, model: nn.Module, *, static_graph: bool = False) -> nn.Module:
+        """Move ``model`` to this rank's device, give it rank 0's parameters and buffers, and attach the exchange.
+
+        Args:
+            model: the same module on every rank.
+            static_graph: promise that every step uses the same parameters in the same way (DDP can then overlap better).
+
+        Raises:
+            RankError: the ranks' models differ in names, shapes or dtypes; the message says where.
+        """
+        model = model.to(self.world.device)
+        require_agreement(self, {"model": describe_tensors(model.state_dict())})
+        self.broadcast_tensors(model.state_dict().values())
+        return self.wrap(model, static_graph=static_graph)
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        """The user's own module inside what :meth:`prepare` returned."""
+        return model
+
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Give all ranks rank 0's values, in place; tensors of one dtype and device travel together."""
+        if self.world.size == 1:
+            return
+        groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+        for tensor in tensors:
+            groups.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
+        for group in groups.values():
+            for chunk in _chunks(group, 256 * 2**20):
+                flat = torch.cat([t.reshape(-1) for t in chunk])
+                self.broadcast(flat)
+                _copy_flat(flat, chunk)
+
+    def average_batch_norm(self, model: nn.Module) -> None:
+        """Make batch norm's running statistics the mean over ranks, in place: one flat all-reduce, and none when the
+        model keeps no such statistics. Call it before an evaluation and before a checkpoint."""
+        if self.world.size == 1:
+            return
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        buffers = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        if buffers:
+            flat = torch.cat([b.reshape(-1) for b in buffers])
+            self.all_reduce(flat)
+            _copy_flat(flat.div_(self.world.size), buffers)
+
+    def barrier(self, name: str) -> None:
+        """Wait until every rank has reached the barrier called ``name``; ranks waiting at different ones are an error."""
+        require_agreement(self, {"barrier": {"name": name}})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        self.abort()
+        if self.lost_peer(error):
+            raise PeerLostError(f"rank {self.world.rank} stopped: another rank went away first") from None
+
+
+def describe_tensors(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """``name -> "float32[64, 3, 7, 7]"``: what must be the same on every rank before any of them is sent."""
+    return {name: f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in tensors.items()}
+
+
+def _chunks(tensors: Sequence[Tensor], max_bytes: int) -> Iterable[list[Tensor]]:
+    chunk: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        if chunk and size + tensor.nbytes > max_bytes:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(tensor)
+        size += tensor.nbytes
+    if chunk:
+        yield chunk
+
+
+def _copy_flat(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True):
+            tensor.copy_(part.view_as(tensor))

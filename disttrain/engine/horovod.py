@@ -1,0 +1,131 @@
+"""Horovod, with its Gloo, MPI or NCCL operations. The only module that imports horovod.
+
+Design: hooks of our own over fixed flat buckets, each exchanged by one ``allreduce_async_``; the user's optimizer is never
+touched. The alternative, ``hvd.DistributedOptimizer`` around a carrier optimizer, was set aside because it lets Horovod
+fuse tensors by their time of arrival: the layout of the exchanged buffers, and past two ranks with it the order of the
+additions, would then differ from run to run, and a resumed run could not be bit-identical. For the same reason Horovod's
+own fusion is switched off (``HOROVOD_FUSION_THRESHOLD=0``) unless the user sets it: the buckets already do its work.
+``tests/ranks`` compares this engine with one process and with DDP.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from disttrain.engine.base import Engine, Reduction
+from disttrain.engine.buckets import Bucket, GradientBuckets
+from disttrain.engine.leave import leave_without_waiting
+from disttrain.engine.world import World
+from disttrain.errors import InputError, RankError
+
+
+class HorovodEngine(Engine):
+    """Joins Horovod's job.
+
+    Args:
+        world: who this rank is; must agree with what Horovod finds.
+        bucket_mb: size of the gradient buckets, in MiB.
+
+    Raises:
+        InputError: Horovod is not installed, or this launcher cannot start it.
+        RankError: Horovod sees another world than the launcher's variables say.
+    """
+
+    name = "horovod"
+
+    def __init__(self, world: World, *, bucket_mb: float = 25.0) -> None:
+        if world.launcher == "torchrun" and world.size > 1:
+            raise InputError(
+                "engine horovod under torchrun: Horovod's ranks are started by horovodrun or mpirun "
+                "(see launch/horovodrun.sh), or use --engine ddp"
+            )
+        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+        try:
+            import horovod.torch as hvd
+        except ImportError as error:
+            raise InputError(
+                f"engine horovod: Horovod cannot be imported ({error}). Build it with launch/install-horovod.sh, "
+                "or use --engine ddp"
+            ) from None
+        self._hvd = hvd
+        self.world = world
+        self._bucket_bytes = int(bucket_mb * 2**20)
+        self._buckets: GradientBuckets | None = None
+        self._handles: list[int] = []
+        self._open = True
+        hvd.init()
+        if (hvd.rank(), hvd.size()) != (world.rank, world.size):
+            raise RankError(
+                f"Horovod sees rank {hvd.rank()} of {hvd.size()}, the launcher says {world.rank} of {world.size}: "
+                "it was built for another controller than the one that started this job (horovodrun --check-build)"
+            )
+
+    def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:
+        self._buckets = GradientBuckets(list(model.parameters()), self._bucket_bytes, self._launch)
+        return model
+
+    def _launch(self, bucket: Bucket) -> None:
+        handle = self._hvd.allreduce_async_(bucket.flat, op=self._hvd.Sum, name=f"disttrain.bucket.{bucket.index}")
+        self._handles.append(handle)
+
+    @contextmanager
+    def _local_only(self, buckets: GradientBuckets) -> Iterator[None]:
+        buckets.exchanging = False
+        try:
+            yield
+        finally:
+            buckets.exchanging = True
+
+    def accumulating(self, last: bool) -> AbstractContextManager[object]:
+        return nullcontext() if last or self._buckets is None else self._local_only(self._buckets)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def reduce_gradients(self) -> None:
+        if self._buckets is not None:
+            self._buckets.finish()
+        for handle in self._handles:
+            self._hvd.synchronize(handle)
+        self._handles.clear()
+
+    def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
+        kinds = {"sum": self._hvd.Sum, "max": self._hvd.Max, "min": self._hvd.Min}
+        result: Tensor = self._hvd.allreduce_(tensor, op=kinds[op], name=f"disttrain.{op}")
+        return result
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        result: Tensor = self._hvd.broadcast_(tensor, 0, name="disttrain.broadcast")
+        return result
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        result: list[Any] = self._hvd.allgather_object(value, name="disttrain.gather")
+        return result
+
+    def broadcast_object(self, value: Any) -> Any:
+        return self._hvd.broadcast_object(value, 0, name="disttrain.object")
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self.barrier("close")
+            self._hvd.shutdown()
+
+    def abort(self) -> None:
+        """Announce the shutdown, so that the others' pending exchanges fail at once, but do not wait for them."""
+        self._open = False
+        farewell = threading.Thread(target=self._hvd.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(timeout=2.0)
+        leave_without_waiting()
+
+    def lost_peer(self, error: BaseException) -> bool:
+        from horovod.common.exceptions import HorovodInternalError
+
+        return isinstance(error, HorovodInternalError)

@@ -1,0 +1,48 @@
+"""The errors disttrain raises on purpose. Each one knows the exit code of the command line it ends in."""
+
+from __future__ import annotations
+
+
+class DisttrainError(Exception):
+    """Base of every deliberate error. The command line prints the message without a traceback and exits with
+    ``exit_code``."""
+
+    exit_code = 4
+
+
+class InputError(DisttrainError):
+    """The user's input is wrong: a recipe, an option, the environment, or the data. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A data file is missing, damaged, or not what its header says. The message names the file. Exit code 2."""
+
+
+class CheckpointError(DisttrainError):
+    """A checkpoint is damaged, hostile, or belongs to another run. Exit code 3."""
+
+    exit_code = 3
+
+
+class NoCheckpointError(CheckpointError):
+    """There is no valid checkpoint to resume from. Exit code 3."""
+
+
+class RankError(DisttrainError):
+    """A rank failed, or the ranks disagree. Exit code 4."""
+
+
+class PeerLostError(RankError):
+    """A collective failed because another rank went away: a consequence, never the headline. Exit code 4."""
+
+
+class DivergedError(RankError):
+    """Training produced a value that is not finite. Exit code 4."""
+
+
+class StopRequested(DisttrainError):
+    """Stopped on SIGTERM or SIGUSR1 with everything saved; run again with ``--resume`` to go on. Exit code 75."""
+
+    exit_code = 75

@@ -1,0 +1,36 @@
+"""Fixtures shared by all tests: where the real data is, and a guard against leaked process groups and variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder that holds ``fashion-mnist/`` and ``tinyshakespeare/``; named by ``DISTTRAIN_DATA``."""
+    root = os.environ.get("DISTTRAIN_DATA")
+    if not root:
+        pytest.fail("set DISTTRAIN_DATA to the folder that holds fashion-mnist/ and tinyshakespeare/")
+    path = Path(root).resolve()
+    if not (path / "fashion-mnist").is_dir():
+        pytest.fail(f"DISTTRAIN_DATA={root} holds no fashion-mnist/")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fail a test that leaves the environment changed."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    for name in ("PYTEST_CURRENT_TEST",):
+        before.pop(name, None)
+        after.pop(name, None)
+    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    os.environ.clear()
+    os.environ.update(before)
+    assert not changed, f"the test changed environment variables: {sorted(changed)}"
