@@ -22,8 +22,8 @@ from disttrain.version import __version__
 if TYPE_CHECKING:
     from disttrain import data as data
     from disttrain import errors as errors
-    from disttrain.engine.select import init as init
     from disttrain.engine.base import Engine as Engine
+    from disttrain.engine.select import init as init
     from disttrain.engine.world import World as World
 
 _LAZY = {

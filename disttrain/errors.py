@@ -5,9 +5,14 @@ from __future__ import annotations
 
 class DisttrainError(Exception):
     """Base of every deliberate error. The command line prints the message without a traceback and exits with
-    ``exit_code``."""
+    ``exit_code``.
+
+    Attributes:
+        everywhere: every rank raises it, with the same message, so only rank 0 needs to print it.
+    """
 
     exit_code = 4
+    everywhere = False
 
 
 class InputError(DisttrainError):

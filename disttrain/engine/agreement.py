@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from disttrain.errors import RankError
+from disttrain.errors import DisttrainError, RankError
 
 if TYPE_CHECKING:
     from disttrain.engine.base import Engine
 
+T = TypeVar("T")
 Facts = Mapping[str, Mapping[str, Any]]
 _ABSENT = "(absent)"
 
@@ -29,22 +30,63 @@ def require_agreement(engine: Engine, facts: Facts) -> None:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).digest()
     if len(set(engine.all_gather_object(digest))) == 1:
         return
-    everyone: list[Facts] = engine.all_gather_object({t: dict(keys) for t, keys in facts.items()})
-    raise RankError("the ranks disagree:\n" + "\n".join(f"  {line}" for line in differences(everyone)))
+    tables: list[Facts] = engine.all_gather_object({t: dict(keys) for t, keys in facts.items()})
+    error = RankError("the ranks disagree:\n" + "\n".join(f"  {line}" for line in differences(tables)))
+    error.everywhere = True
+    raise error
 
 
-def differences(everyone: list[Facts], at_most: int = 12) -> list[str]:
+def everyone(engine: Engine, action: Callable[[], T]) -> T:
+    """Run ``action`` on every rank; when it is refused on some, raise on all, saying on which ranks and why.
+
+    For set-up work whose failure on one rank (a missing file, a package) must not leave the others waiting. Errors that
+    are not deliberate go through unchanged: they are bugs, and end the job by themselves.
+    """
+    return _together(engine, action, range(engine.world.size))
+
+
+def on_main(engine: Engine, action: Callable[[], T]) -> T:
+    """Run ``action`` on rank 0 alone and give all ranks its result (picklable), or its error."""
+    result = _together(engine, action, range(1))
+    value: T = engine.broadcast_object(result)
+    return value
+
+
+def _together(engine: Engine, action: Callable[[], T], actors: range) -> Any:
+    failure: DisttrainError | None = None
+    result: T | None = None
+    if engine.world.rank in actors:
+        try:
+            result = action()
+        except DisttrainError as error:
+            failure = error
+    outcomes: list[DisttrainError | None] = engine.all_gather_object(failure)
+    holders: dict[str, list[int]] = {}
+    for rank, outcome in enumerate(outcomes):
+        if outcome is not None:
+            holders.setdefault(str(outcome), []).append(rank)
+    if not holders:
+        return result
+    first = next(outcome for outcome in outcomes if outcome is not None)
+    alike = len(holders) == 1 and len(holders[str(first)]) == len(actors)
+    lines = [str(first)] if alike else [f"{_ranks(ranks)}: {message}" for message, ranks in holders.items()]
+    error = type(first)("\n".join(lines))
+    error.everywhere = True
+    raise error
+
+
+def differences(ranks: list[Facts], at_most: int = 12) -> list[str]:
     """One line for each differing key: ``recipe optimizer.lr: 0.1 on ranks 0, 2-3; 0.2 on rank 1``."""
     lines = []
-    for topic in _union(everyone):
-        tables = [facts.get(topic, {}) for facts in everyone]
+    for topic in _union(ranks):
+        tables = [facts.get(topic, {}) for facts in ranks]
         for key in _union(tables):
             holders: dict[str, list[int]] = {}
             for rank, table in enumerate(tables):
                 value = json.dumps(table[key], default=str) if key in table else _ABSENT
                 holders.setdefault(value, []).append(rank)
             if len(holders) > 1:
-                said = "; ".join(f"{value} on {_ranks(ranks)}" for value, ranks in holders.items())
+                said = "; ".join(f"{value} on {_ranks(held)}" for value, held in holders.items())
                 lines.append(f"{topic} {key}: {said}")
     if len(lines) > at_most:
         lines[at_most:] = [f"... and {len(lines) - at_most} more differences"]

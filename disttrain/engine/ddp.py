@@ -46,6 +46,7 @@ class DDPEngine(Engine):
     """
 
     name = "ddp"
+    lays_out_after_first_backward = True
 
     def __init__(self, world: World, *, timeout_seconds: float = 600.0, bucket_mb: float = 25.0) -> None:
         self.world = world
@@ -122,4 +123,6 @@ class DDPEngine(Engine):
         if isinstance(error, dist.DistError):
             return True
         # Gloo reports a lost connection as a plain RuntimeError that starts with its own source file.
-        return isinstance(error, RuntimeError) and any(s in str(error) for s in ("gloo/", "Gloo ", "NCCL error"))
+        return isinstance(error, RuntimeError) and any(
+            s in str(error) for s in ("gloo/", "Gloo ", "NCCL error")
+        )

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,7 +71,9 @@ class HorovodEngine(Engine):
         return model
 
     def _launch(self, bucket: Bucket) -> None:
-        handle = self._hvd.allreduce_async_(bucket.flat, op=self._hvd.Sum, name=f"disttrain.bucket.{bucket.index}")
+        handle = self._hvd.allreduce_async_(
+            bucket.flat, op=self._hvd.Sum, name=f"disttrain.bucket.{bucket.index}"
+        )
         self._handles.append(handle)
 
     @contextmanager

@@ -38,9 +38,7 @@ def rendezvous(world: World, timeout_seconds: float) -> dist.Store:
     return _connect(host, port, world, timeout, serve=world.rank == 0 and not agent_serves)
 
 
-def _connect(
-    host: str, port: int, world: World, timeout: datetime.timedelta, *, serve: bool
-) -> dist.Store:
+def _connect(host: str, port: int, world: World, timeout: datetime.timedelta, *, serve: bool) -> dist.Store:
     try:
         store = dist.TCPStore(host, port, world.size, serve, timeout=timeout, wait_for_workers=False)
     except (dist.DistError, RuntimeError) as error:

@@ -24,7 +24,9 @@ def choose_engine(request: str, world: World) -> str:
     if request not in ENGINES:
         raise InputError(f"engine {request!r}: expected one of {', '.join(ENGINES)}")
     if request == "local" and world.size > 1:
-        raise InputError(f"engine local is one process, but {world.launcher} started {world.size}: use ddp or horovod")
+        raise InputError(
+            f"engine local is one process, but {world.launcher} started {world.size}: use ddp or horovod"
+        )
     if request != "auto":
         return request
     if world.launcher in ("none", "torchrun") or (world.size == 1 and world.launcher != "horovodrun"):

@@ -81,7 +81,9 @@ def pin_device(launch: Launch, request: str = "auto", env: Mapping[str, str] = o
         return torch.device("cpu")
     if not available:
         why = f"CUDA_VISIBLE_DEVICES={visible!r}" if visible else "--device cuda"
-        raise InputError(f"{why} asks for a GPU, but torch sees no usable CUDA device; pass --device cpu to train without")
+        raise InputError(
+            f"{why} asks for a GPU, but torch sees no usable CUDA device; pass --device cpu to train without"
+        )
     gpus = torch.cuda.device_count()
     # Slurm can bind one GPU to each task (--gpus-per-task=1): then every task sees only its own, as device 0.
     bound_by_slurm = gpus == 1 and launch.launcher == "srun"

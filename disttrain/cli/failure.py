@@ -1,0 +1,69 @@
+"""How a command ends when it cannot go on: the first cause is the headline, and nobody repeats it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+from disttrain.engine.environment import read_launch
+from disttrain.errors import DisttrainError, InputError
+
+
+def fail(error: DisttrainError) -> NoReturn:
+    """End a command that never joined a job, or left it in good order, because of ``error``.
+
+    Every rank finds the same mistake in the same input; the first rank of each machine says it.
+    """
+    if _speaks():
+        say(str(error))
+    raise SystemExit(error.exit_code)
+
+
+def fail_rank(error: BaseException, *, rank: int, phase: str, lost_peer: bool) -> NoReturn:
+    """End this rank of a running job because of ``error``, now, without waiting for any other rank.
+
+    A deliberate error known to all ranks is printed by rank 0. One that this rank alone ran into is printed by it, with
+    a traceback where the error is not deliberate. The consequences of another rank's end are one short line.
+    """
+    if lost_peer:
+        say(f"rank {rank} stopped {phase}: another rank went away first")
+    elif isinstance(error, DisttrainError):
+        if not error.everywhere or rank == 0:
+            say(str(error) if error.everywhere else f"rank {rank} failed {phase}: {error}")
+    else:
+        trace = "".join(traceback.format_exception(error))
+        say(f"rank {rank} failed {phase}: {type(error).__name__}: {error}\n{trace}")
+    if not lost_peer:
+        _tell_torchrun(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Interpreter shutdown would wait in MPI's, NCCL's or Horovod's exit handlers for ranks that are still at work.
+    os._exit(error.exit_code if isinstance(error, DisttrainError) else 4)
+
+
+def say(message: str) -> None:
+    """One message in one write, so that ranks do not interleave; a closed pipe is no reason to hang."""
+    try:
+        sys.stderr.write(f"disttrain: {message.rstrip()}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass
+
+
+def _speaks() -> bool:
+    try:
+        return read_launch().local_rank == 0
+    except InputError:
+        # The environment itself is what is wrong: whoever claims a rank other than 0 keeps quiet.
+        return os.environ.get("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0")) in ("", "0")
+
+
+def _tell_torchrun(error: BaseException) -> None:
+    """Let torchrun's own summary name this error as the root cause."""
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    get_error_handler().record_exception(error)

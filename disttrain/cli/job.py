@@ -1,0 +1,32 @@
+"""Joining a job and leaving it, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from disttrain.cli.failure import fail, fail_rank
+from disttrain.engine.base import Engine
+from disttrain.engine.environment import Launch
+from disttrain.engine.select import make_engine
+from disttrain.engine.world import World, pin_device
+from disttrain.errors import StopRequested
+from disttrain.train.stop import StopRequest, stop_request
+
+
+@contextmanager
+def job(
+    launch: Launch, engine: str, device: str, *, bucket_mb: float = 25.0
+) -> Iterator[tuple[Engine, StopRequest]]:
+    """The engine of this rank and its request to stop. An error inside ends this rank at once; see ``failure``."""
+    with stop_request() as stop:
+        joined = make_engine(engine, World.of(launch, pin_device(launch, device)), bucket_mb=bucket_mb)
+        try:
+            yield joined, stop
+        except StopRequested as request:
+            joined.close()
+            fail(request)
+        except BaseException as error:
+            joined.abort()
+            fail_rank(error, rank=launch.rank, phase=joined.phase, lost_peer=joined.lost_peer(error))
+        joined.close()

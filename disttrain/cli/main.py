@@ -1,0 +1,56 @@
+"""The command line: ``disttrain COMMAND`` and ``python -m disttrain COMMAND``; no command means ``train``.
+
+Each command imports what it needs when it runs, so that wrong input is refused before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from disttrain.cli import data, doctor, evaluate, schema, show, train, verify
+from disttrain.cli.failure import fail
+from disttrain.errors import DisttrainError
+
+app = typer.Typer(
+    name="disttrain",
+    help="One recipe, any cluster: the same training run on any number of ranks, on torch DDP or Horovod.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("show")(show.show)
+app.command("verify")(verify.verify)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
+app.add_typer(data.app, name="data")
+
+COMMANDS = ("train", "evaluate", "show", "verify", "schema", "doctor", "data")
+
+
+def main() -> None:
+    """Entry point of the console script and of ``python -m disttrain``."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in (*COMMANDS, "--help", "--version"):
+        arguments = ["train", *arguments]
+    if arguments[0] == "--version":
+        from disttrain.version import __version__
+
+        print(f"disttrain {__version__}")
+        return
+    try:
+        app(arguments, prog_name="disttrain", standalone_mode=False)
+    except DisttrainError as error:
+        fail(error)
+    except click.exceptions.Exit as error:
+        raise SystemExit(error.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except click.Abort:
+        raise SystemExit(130) from None

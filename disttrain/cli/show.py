@@ -1,0 +1,42 @@
+"""``disttrain show``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from disttrain.cli.options import Words, recipe_and_overrides
+from disttrain.errors import InputError
+
+
+def show(
+    words: Words = None,
+    world_size: Annotated[int, typer.Option("--world-size", help="Number of ranks to resolve for.")] = 1,
+) -> None:
+    """Print the resolved plan of a recipe: everything derived, with the reason. Runs nothing."""
+    from disttrain.config import load_recipe
+
+    recipe = load_recipe(*recipe_and_overrides(words))
+    if world_size < 1:
+        raise InputError(f"--world-size {world_size}: expected at least 1")
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from disttrain.train.build import make_task
+    from disttrain.train.explain import explain
+    from disttrain.train.plan import resolve_plan
+
+    sizes = make_task(recipe).sizes()
+    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size)
+    table = Table(
+        title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left"
+    )
+    for heading in ("what", "value", "why"):
+        table.add_column(heading, overflow="fold")
+    for line in explain(recipe, plan):
+        table.add_row(*line)
+    console = Console()
+    # A pipe has no width of its own; a plan that is cut off explains nothing.
+    console.print(table, width=None if console.is_terminal else 140)

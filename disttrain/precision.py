@@ -1,0 +1,122 @@
+"""The arithmetic of a step behind one surface. fp32 is the null object: every method is there and does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Precision:
+    """fp32: forward, backward and update in float32, with no reduced-precision shortcut of the hardware.
+
+    Attributes:
+        name: as in the recipe.
+        parameter_dtype: dtype of parameters, gradients and optimizer state.
+    """
+
+    name = "fp32"
+    parameter_dtype = torch.float32
+    _tensor_cores = False
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def activate(self) -> None:
+        """Set the process-wide matmul switches. torch lets cuDNN use TF32 unless told otherwise: fp32 means fp32."""
+        torch.set_float32_matmul_precision("high" if self._tensor_cores else "highest")
+        if self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = self._tensor_cores
+
+    def forward_context(self) -> AbstractContextManager[object]:
+        """Around the forward pass and the loss, not around backward."""
+        return nullcontext()
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss to call backward on."""
+        return loss
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Once per update, after the gradients are reduced: from here on ``p.grad`` is the true gradient."""
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Apply the update unless it overflowed. Returns whether it was applied; the same on all ranks, because
+        infinities and NaN survive the reduction."""
+        optimizer.step()
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state to resume from."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+
+
+class FP64(Precision):
+    """Everything in float64: slow, for checks such as ``disttrain verify``."""
+
+    name = "fp64"
+    parameter_dtype = torch.float64
+
+
+class TF32(Precision):
+    """float32 storage; matrix products and convolutions in TF32 on GPUs that have it."""
+
+    name = "tf32"
+    _tensor_cores = True
+
+
+class BF16(Precision):
+    """float32 parameters, forward in bfloat16 under autocast. Same exponent range as float32, so no loss scaling."""
+
+    name = "bf16"
+    _tensor_cores = True
+
+    def forward_context(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+class FP16(Precision):
+    """float32 parameters, forward in float16 under autocast, dynamic loss scaling by torch's GradScaler.
+
+    This is the one precision whose step makes the host wait for the device: whether the update is applied depends on it.
+    """
+
+    name = "fp16"
+    _tensor_cores = True
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.scaler = torch.amp.GradScaler(device.type)  # type: ignore[attr-defined]
+
+    def forward_context(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, dtype=torch.float16)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        scaled: Tensor = self.scaler.scale(loss)
+        return scaled
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        # GradScaler does not tell whether it took the step, and a fused optimizer's step is called either way and skips
+        # inside. The scale tells in both cases: it shrinks exactly when the update was skipped.
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return bool(self.scaler.get_scale() >= before)
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.scaler.load_state_dict(dict(state))
+
+
+PRECISIONS: Mapping[str, type[Precision]] = {p.name: p for p in (Precision, FP64, TF32, BF16, FP16)}

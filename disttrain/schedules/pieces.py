@@ -1,0 +1,116 @@
+"""The pieces schedules are made of. ``s`` is always the number of samples seen since the piece began; before 0 and after
+``samples`` a piece holds its end values."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+
+Schedule = Callable[[float], float]
+
+
+def constant(value: float) -> Schedule:
+    """``f(s) = value``."""
+    return lambda s: value
+
+
+def linear(start: float, end: float, samples: float) -> Schedule:
+    """``f(s) = start + (end - start) * s / samples``: a warmup when rising, a decay when falling.
+
+    Args:
+        samples: length of the ramp, in samples; at 0 the end value holds at once.
+
+    >>> f = linear(0.0, 0.4, samples=1000)
+    >>> f(0), f(500), f(1000), f(5000)
+    (0.0, 0.2, 0.4, 0.4)
+    """
+    return polynomial(start, end, samples, power=1.0)
+
+
+def polynomial(start: float, end: float, samples: float, power: float) -> Schedule:
+    """``f(s) = end + (start - end) * (1 - s / samples) ** power``. LARS uses power 2 (You et al. 2017,
+    arXiv:1708.03888), BERT with LAMB power 1 (You et al. 2020, arXiv:1904.00962)."""
+
+    def f(s: float) -> float:
+        return end + (start - end) * (1.0 - _fraction(s, samples)) ** power
+
+    return f
+
+
+def cosine(start: float, end: float, samples: float) -> Schedule:
+    """``f(s) = end + (start - end) * (1 + cos(pi * s / samples)) / 2`` (Loshchilov and Hutter 2017, arXiv:1608.03983,
+    eq. 5, one cycle)."""
+
+    def f(s: float) -> float:
+        return end + (start - end) * (1.0 + math.cos(math.pi * _fraction(s, samples))) / 2.0
+
+    return f
+
+
+def exponential(start: float, end: float, samples: float) -> Schedule:
+    """``f(s) = start * (end / start) ** (s / samples)``: a straight line on a logarithmic scale.
+
+    Raises:
+        ValueError: an end of the ramp is not positive.
+    """
+    if start <= 0.0 or end <= 0.0:
+        raise ValueError(f"exponential: start={start} and end={end} must both be positive")
+
+    def f(s: float) -> float:
+        return float(start * (end / start) ** _fraction(s, samples))
+
+    return f
+
+
+def step(value: float, every: float, gamma: float) -> Schedule:
+    """``f(s) = value * gamma ** floor(s / every)``.
+
+    >>> f = step(1.0, every=100, gamma=0.1)
+    >>> f(99), f(100)
+    (1.0, 0.1)
+    """
+    if every <= 0:
+        raise ValueError(f"step: every={every} must be positive")
+    return lambda s: value * gamma ** math.floor(max(s, 0.0) / every)
+
+
+def multi_step(value: float, milestones: Sequence[float], gamma: float) -> Schedule:
+    """``f(s) = value * gamma ** #{milestones <= s}``; milestones in samples, increasing.
+
+    >>> f = multi_step(0.1, milestones=[30, 60], gamma=0.5)
+    >>> f(29), f(30), f(60)
+    (0.1, 0.05, 0.025)
+    """
+    ordered = list(milestones)
+    if ordered != sorted(ordered):
+        raise ValueError(f"multi_step: milestones {ordered} must increase")
+    return lambda s: value * gamma ** bisect.bisect_right(ordered, s)
+
+
+def join(pieces: Sequence[Schedule], boundaries: Sequence[float]) -> Schedule:
+    """Piece ``i`` from boundary ``i - 1`` to boundary ``i``, each counting its own samples from its own beginning.
+
+    Args:
+        pieces: one more than ``boundaries``.
+        boundaries: in samples from the start of the whole, increasing.
+
+    >>> warmup_then_cosine = join([linear(0.0, 1.0, 10), cosine(1.0, 0.0, 90)], boundaries=[10])
+    >>> warmup_then_cosine(5), warmup_then_cosine(10), round(warmup_then_cosine(55), 3)
+    (0.5, 1.0, 0.5)
+    """
+    starts = [0.0, *boundaries]
+    if len(pieces) != len(starts) or starts != sorted(starts):
+        raise ValueError(
+            f"join: {len(pieces)} pieces need {len(pieces) - 1} increasing boundaries, got {boundaries}"
+        )
+
+    def f(s: float) -> float:
+        i = bisect.bisect_right(starts, s, lo=1) - 1
+        return pieces[i](s - starts[i])
+
+    return f
+
+
+def _fraction(s: float, samples: float) -> float:
+    return min(max(s / samples, 0.0), 1.0) if samples > 0 else 1.0

@@ -1,0 +1,143 @@
+"""The resolved plan in words: every derived number with its reason."""
+
+from __future__ import annotations
+
+from disttrain.config import Recipe
+from disttrain.train.plan import StepPlan
+
+Line = tuple[str, str, str]
+"""What, its value, and why."""
+
+
+def explain(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    """Lines for ``disttrain show``, in the order in which the numbers follow from each other."""
+    return [
+        ("ranks", str(plan.world_size), "--world-size, or what the launcher starts"),
+        *_data(recipe, plan),
+        *_batch(recipe, plan),
+        *_length(recipe, plan),
+        *_lr(recipe, plan),
+        *_rest(recipe, plan),
+    ]
+
+
+def _data(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    order = recipe.data.order
+    parts = f" in {recipe.data.parts or plan.world_size} parts" if order == "partition" else ""
+    reasons = {
+        "global_shuffle": "one permutation of the whole set per epoch, a function of (seed, epoch)",
+        "partition": "shuffled once and split; every worker reads its own part, later reshuffled within it",
+        "replacement": "each sample drawn from the whole set, a function of (seed, epoch, position)",
+    }
+    return [
+        ("train set", f"{plan.train_samples:,} samples", f"task {recipe.task.name}"),
+        (
+            "test set",
+            f"{plan.test_samples:,} samples",
+            "evaluated exactly once each, whatever the number of ranks",
+        ),
+        ("order", f"{order}{parts}", reasons[order]),
+    ]
+
+
+def _batch(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    batch = recipe.batch
+    low, high = plan.share
+    if batch.per_rank is not None:
+        why = f"weak scaling: {batch.per_rank} per rank x {batch.accumulation} x {plan.world_size} ranks"
+    else:
+        why = "batch.global: the same for any number of ranks"
+    if low == high:
+        shares = f"{plan.global_batch} / {plan.world_size} ranks"
+    else:
+        shares = f"{plan.global_batch} / {plan.world_size} ranks does not divide; sums over the global count stay exact"
+    limit = batch.per_rank_max or batch.per_rank
+    cut = (
+        f"the share in pieces of at most {limit}"
+        if limit
+        else "no batch.per_rank_max: the share goes through at once"
+    )
+    lines = [
+        ("global batch", f"{plan.global_batch:,} samples", why),
+        ("share of a rank", str(low) if low == high else f"{low} to {high}", shares),
+        ("accumulation", f"{plan.accumulation} x at most {plan.micro_batch}", cut),
+    ]
+    if low == 0:
+        lines.append(
+            (
+                "idle ranks",
+                "yes",
+                "fewer samples in a batch than ranks: some ranks only take part in the exchange",
+            )
+        )
+    return lines
+
+
+def _length(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    epoch = plan.epoch
+    short = epoch.samples % epoch.batch
+    left_out = plan.train_samples - epoch.samples
+    if left_out:
+        ends = f"batch.last drop: {left_out} samples of each epoch are left out"
+    elif short:
+        ends = f"the last batch has {short} samples and is weighted exactly"
+    else:
+        ends = "batches divide the epoch evenly"
+    given = [
+        f"{unit}: {value}"
+        for unit in ("epochs", "samples", "updates")
+        if (value := getattr(recipe, unit)) is not None
+    ]
+    return [
+        ("updates an epoch", f"{epoch.updates:,}", ends),
+        ("length", f"{plan.total_samples:,} samples = {plan.total_updates:,} updates", given[0]),
+    ]
+
+
+def _lr(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    optimizer = recipe.optimizer
+    if optimizer.reference_batch is None:
+        why = "optimizer.lr; no reference_batch, so it is taken as it is"
+    else:
+        factor = plan.global_batch / optimizer.reference_batch
+        why = f"{optimizer.lr:g} at batch {optimizer.reference_batch}, {optimizer.lr_scaling} scaling over {factor:g} x the batch"
+    lines = [("peak learning rate", f"{plan.peak_lr:.6g}", why)]
+    warmup = recipe.schedule.warmup
+    if warmup is not None:
+        updates = plan.epoch.updates_after(plan.warmup_samples)
+        value = f"{plan.warmup_samples:,} samples = {updates:,} updates"
+        lines.append(("warmup", value, f"{warmup.kind}, from {warmup.start:g} x the peak"))
+    decay = recipe.schedule.decay
+    points = (0, plan.warmup_samples, plan.total_samples // 2, plan.total_samples)
+    values = ", ".join(f"{plan.lr(s):.4g}" for s in dict.fromkeys(points))
+    where = ", ".join(f"{s:,}" for s in dict.fromkeys(points))
+    lines.append(("decay", decay.kind, "after the warmup; a function of samples seen, not of updates"))
+    lines.append(("learning rate", values, f"after {where} samples"))
+    return lines
+
+
+def _rest(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    lines = [
+        (
+            "precision",
+            recipe.precision,
+            "parameters and optimizer state stay in float32, or float64 with fp64",
+        )
+    ]
+    clip = recipe.gradient.clip_norm
+    lines.append(
+        ("clipping", "off" if clip is None else f"norm {clip:g}", "of the mean gradient, after the reduction")
+    )
+    if plan.evaluate_every is None:
+        lines.append(("evaluation", "never", "evaluate: null"))
+    else:
+        lines.append(("evaluation", f"every {plan.evaluate_every:,} samples", "and at the end"))
+    every = recipe.checkpoint.every_steps
+    when = (
+        "at the end and on request"
+        if every is None
+        else f"every {every:,} updates, at the end and on request"
+    )
+    best = ", and the best" if recipe.checkpoint.best else ""
+    lines.append(("checkpoints", when, f"the newest {recipe.checkpoint.keep} are kept{best}"))
+    return lines

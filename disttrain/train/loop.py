@@ -1,0 +1,204 @@
+"""The loop: update, look, evaluate, save, until the recipe is done or somebody asks to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from disttrain.data.batch import Batch
+from disttrain.errors import DivergedError, StopRequested
+from disttrain.telemetry import Sink
+from disttrain.train.build import make_loader
+from disttrain.train.evaluate import evaluate
+from disttrain.train.persist import save
+from disttrain.train.rehearse import rehearse
+from disttrain.train.state import Run
+from disttrain.train.step import Update, update
+from disttrain.train.stop import StopRequest, StopVote
+from disttrain.train.watch import GradientWatch
+
+log = logging.getLogger("disttrain")
+MAX_OVERFLOWS = 40
+"""Consecutive fp16 overflows of one batch before giving up: by then the loss scale has shrunk by 2^40."""
+
+
+def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, float]:
+    """Train from the run's position to its end, and return the last metrics.
+
+    Args:
+        sink: where lines go; the same calls are made on every rank.
+        stop: set by a signal on any rank.
+
+    Raises:
+        StopRequested: a rank was asked to stop; everything is saved.
+        DivergedError, CheckpointError, DataError: see their sources.
+    """
+    progress, settings = run.progress, run.recipe
+    watch, vote = GradientWatch(), StopVote(run.engine)
+    meter = Meter(progress.position.samples)
+
+    def keep() -> None:
+        run.engine.phase = f"saving after update {progress.position.updates}"
+        watch.check()
+        progress.seconds += meter.lap()
+        save(run, run_dir)
+
+    if evaluation_due(run):  # stopped between an update and its evaluation: catch up
+        evaluate_and_judge(run, sink)
+        keep()
+    with closing(batches(run)) as stream:
+        while not finished(run):
+            run.engine.phase = f"in update {progress.position.updates + 1}"
+            batch = next(stream)
+            result = applied_update(run, batch)
+            progress.position = progress.position.advanced(batch)
+            step = progress.position.updates
+            watch.note(step, result.grad_norm)
+            if settings.log.sample_ids:
+                log_sample_ids(run, batch, sink)
+            if step % settings.log.every_steps == 0 or finished(run):
+                watch.check()
+                log_update(run, result, meter, sink)
+            stopping = vote(bool(stop)) and not finished(run)
+            new_best = False
+            if evaluation_due(run) and not stopping:
+                watch.check()
+                new_best = evaluate_and_judge(run, sink)
+                meter.restart(progress.position.samples)
+            every = settings.checkpoint.every_steps
+            periodic = every is not None and step % every == 0
+            if periodic or stopping or finished(run) or (new_best and settings.checkpoint.best):
+                keep()
+            if stopping:
+                raise stopped(run)
+    return progress.metrics
+
+
+def batches(run: Run) -> Iterator[Batch]:
+    """The loader's batches; the first is rehearsed before it is handed out."""
+    stream = iter(make_loader(run))
+    with closing(stream):
+        first = next(stream)
+        rehearse(run, first)
+        yield first
+        yield from stream
+
+
+def applied_update(run: Run, batch: Batch) -> Update:
+    """Update until it is applied: after an fp16 overflow the same batch is tried again with a smaller loss scale, so no
+    sample is lost and the schedule does not advance."""
+    lr = run.plan.lr(run.progress.position.samples)
+    for _ in range(MAX_OVERFLOWS):
+        result = update(run, batch, lr)
+        if result.applied:
+            return result
+        log.info(
+            "update %d overflowed in fp16; again with a smaller scale", run.progress.position.updates + 1
+        )
+    error = DivergedError(
+        f"update {run.progress.position.updates + 1} overflowed {MAX_OVERFLOWS} times at ever smaller loss scales: the "
+        "gradient is not finite in any precision. Use precision: bf16 or fp32 to find out where"
+    )
+    error.everywhere = True
+    raise error
+
+
+def finished(run: Run) -> bool:
+    """Whether the recipe's length is reached, or early stopping has lost patience."""
+    early = run.recipe.early_stopping
+    if early is not None and run.progress.stale >= early.patience:
+        return True
+    return run.progress.position.samples >= run.plan.total_samples
+
+
+def evaluation_due(run: Run) -> bool:
+    """Whether a multiple of ``evaluate_every`` samples, or the end, was reached since the last evaluation."""
+    every, seen, last = run.plan.evaluate_every, run.progress.position.samples, run.progress.evaluated_at
+    if every is None or seen == 0 or seen == last:
+        return False
+    return seen // every > max(last, 0) // every or seen >= run.plan.total_samples
+
+
+def evaluate_and_judge(run: Run, sink: Sink) -> bool:
+    """Evaluate, log, and keep the record of the best. Returns whether this is the best so far; the same on all ranks, as
+    the metrics are the same."""
+    progress, early = run.progress, run.recipe.early_stopping
+    run.engine.phase = f"evaluating after update {progress.position.updates}"
+    progress.metrics, progress.evaluated_at = evaluate(run), progress.position.samples
+    sink.log({"split": "test", **where(run), **progress.metrics})
+    name = early.metric if early is not None else run.task.metric
+    margin = early.min_delta if early is not None else 0.0
+    sign = 1.0 if run.task.higher_is_better(name) else -1.0
+    value = progress.metrics[name]
+    if progress.best is None or sign * (value - progress.best) > margin:
+        progress.best, progress.best_step, progress.stale = value, progress.position.updates, 0
+        return True
+    progress.stale += 1
+    return False
+
+
+def stopped(run: Run) -> StopRequested:
+    step, total = run.progress.position.updates, run.plan.total_updates
+    error = StopRequested(f"stopped on request after update {step} of {total}; everything is saved")
+    error.everywhere = True
+    return error
+
+
+def log_update(run: Run, result: Update, meter: Meter, sink: Sink) -> None:
+    """One training line: the exact mean loss over this update's global batch, gathered from all ranks."""
+    position = run.progress.position
+    loss = float(run.engine.all_reduce(result.loss.double()))
+    sink.log(
+        {
+            **where(run),
+            "loss": loss,
+            "lr": run.optimizer.param_groups[0]["lr"],
+            "grad_norm": float(result.grad_norm),
+            "samples_per_second": meter.rate(position.samples),
+        }
+    )
+
+
+def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:
+    """The ids every rank really trained on, in order."""
+    parts = run.engine.all_gather_object(batch.ids.tolist())
+    sink.log(
+        {
+            "event": "samples",
+            "step": run.progress.position.updates,
+            "epoch": batch.epoch,
+            "ids": sum(parts, []),
+        }
+    )
+
+
+def where(run: Run) -> dict[str, float]:
+    """The coordinates every line carries."""
+    position = run.progress.position
+    epoch = position.epoch + position.offset / run.plan.train_samples
+    return {"step": position.updates, "epoch": round(epoch, 6), "samples": position.samples}
+
+
+class Meter:
+    """Samples per second since the last reading, evaluations excluded; and seconds since the last lap."""
+
+    def __init__(self, samples: int) -> None:
+        self._lap = time.monotonic()
+        self.restart(samples)
+
+    def restart(self, samples: int) -> None:
+        self._since, self._samples = time.monotonic(), samples
+
+    def rate(self, samples: int) -> float:
+        now = time.monotonic()
+        rate = (samples - self._samples) / max(now - self._since, 1e-9)
+        self._since, self._samples = now, samples
+        return rate
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        return seconds

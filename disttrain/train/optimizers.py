@@ -1,0 +1,55 @@
+"""From the recipe's ``optimizer`` section to a torch optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from disttrain.config import Recipe
+from disttrain.errors import InputError
+from disttrain.registry import resolve
+
+OPTIMIZERS = {"sgd": "torch.optim:SGD", "adamw": "torch.optim:AdamW"}
+# What the recipe says about the optimizer that is not an argument of it.
+_OURS = {"name", "lr", "reference_batch", "lr_scaling", "weight_decay_exclude"}
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the parameters of ``model``.
+
+    Raises:
+        InputError: the class cannot be found or does not take the recipe's arguments.
+    """
+    section = recipe.optimizer
+    cls: Any = resolve(section.name, OPTIMIZERS)
+    arguments = {k: v for k, v in section.model_dump().items() if k not in _OURS}
+    _check_arguments(section.name, cls, arguments)
+    groups = param_groups(model, section.weight_decay_exclude)
+    optimizer: torch.optim.Optimizer = cls(groups, lr=lr, **arguments)
+    return optimizer
+
+
+def param_groups(model: nn.Module, exclude: str) -> list[dict[str, Any]]:
+    """One group; or, for ``bias_and_norm``, a second one without weight decay for all vectors and scalars, which are the
+    biases and the scales and shifts of normalisation layers (Goyal et al. 2017, arXiv:1706.02677, section 5.3)."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    if exclude == "none":
+        return [{"params": params}]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1]},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _check_arguments(name: str, cls: Any, arguments: Mapping[str, Any]) -> None:
+    if not callable(cls):
+        raise InputError(f"optimizer.name: {name} is a {type(cls).__name__}, not an optimizer class")
+    try:
+        inspect.signature(cls).bind([], lr=0.0, **arguments)
+    except TypeError as error:
+        raise InputError(f"optimizer: {name} does not take these arguments: {error}") from None

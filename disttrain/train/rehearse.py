@@ -1,0 +1,46 @@
+"""One forward and backward that leaves no trace, so that the first real one finds everything laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from disttrain.data.batch import Batch
+from disttrain.train.state import Run
+from disttrain.train.step import accumulate
+
+
+def rehearse(run: Run, batch: Batch) -> None:
+    """Run ``batch``'s exchange once before the first update of this process, on engines that ask for it.
+
+    DDP lays out its gradient buckets anew after the first backward, in the order in which gradients arrived. Past two
+    ranks a ring adds in an order that depends on the layout, so without a rehearsal the first update after a restart
+    would add in another order than the same update of an undisturbed run, and bit-identity would end there.
+    """
+    if not run.engine.lays_out_after_first_backward:
+        return
+    last = Batch(batch.epoch, batch.offset, batch.size, batch.ends_epoch, batch.ids, batch.micro_batches[-1:])
+    with _without_trace(run):
+        accumulate(run, last)
+        run.engine.reduce_gradients()
+
+
+@contextmanager
+def _without_trace(run: Run) -> Iterator[None]:
+    """Put back buffers and random state, and drop the gradients."""
+    buffers = [(b, b.clone()) for b in run.model.buffers()]
+    device = run.engine.world.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    _drop_gradients(run.model)
+
+
+def _drop_gradients(model: nn.Module) -> None:
+    for param in model.parameters():
+        param.grad = None
