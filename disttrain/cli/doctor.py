@@ -54,9 +54,7 @@ def _torch() -> Iterator[Finding]:
     else:
         built = torch.version.cuda is not None
         hint = (
-            "no usable GPU: check the driver and CUDA_VISIBLE_DEVICES"
-            if built
-            else "this torch is built for CPU only"
+            "no usable GPU: check the driver and CUDA_VISIBLE_DEVICES" if built else "this torch is built for CPU only"
         )
         yield "CUDA devices", "none", hint
     yield (
@@ -97,9 +95,7 @@ def _horovod() -> Iterator[Finding]:
     try:
         import horovod
         import horovod.torch as hvd
-    except (
-        Exception
-    ) as error:  # a build against another torch fails in many ways, all of which are the finding
+    except Exception as error:  # a build against another torch fails in many ways, all of which are the finding
         yield (
             "Horovod",
             f"does not load: {error}",

@@ -12,9 +12,7 @@ from disttrain.errors import InputError
 Engine = Annotated[
     str, typer.Option("--engine", help="auto (whatever launched us), ddp, horovod or local.", metavar="NAME")
 ]
-Device = Annotated[
-    str, typer.Option("--device", help="auto (CUDA where there is any), cpu or cuda.", metavar="NAME")
-]
+Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is any), cpu or cuda.", metavar="NAME")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN_DIR")]
 Words = Annotated[
     list[str] | None,

@@ -30,9 +30,7 @@ def show(
 
     sizes = make_task(recipe).sizes()
     plan = resolve_plan(recipe, sizes.train, sizes.test, world_size)
-    table = Table(
-        title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left"
-    )
+    table = Table(title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left")
     for heading in ("what", "value", "why"):
         table.add_column(heading, overflow="fold")
     for line in explain(recipe, plan):

@@ -12,9 +12,7 @@ from disttrain.cli.options import Device, Engine, Words, recipe_and_overrides
 
 def train(
     words: Words = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run from its newest checkpoint.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run from its newest checkpoint.")] = False,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", help="Where the run lives; default: a new one below runs/.")
     ] = None,

@@ -12,16 +12,12 @@ from disttrain.errors import InputError, RankError
 
 def verify(
     words: Words = None,
-    world_sizes: Annotated[
-        str, typer.Option("--world-sizes", help="Numbers of ranks to compare.")
-    ] = "1,2,3,4",
+    world_sizes: Annotated[str, typer.Option("--world-sizes", help="Numbers of ranks to compare.")] = "1,2,3,4",
     accumulations: Annotated[str, typer.Option("--accumulations", help="Micro-batches a rank.")] = "1,2",
     engines: Annotated[
         str, typer.Option("--engines", help="ddp, horovod (Gloo), horovod-mpi; comma-separated.")
     ] = "ddp",
-    precision: Annotated[
-        str, typer.Option("--precision", help="fp64 (bound 1e-10) or fp32 (1e-4).")
-    ] = "fp64",
+    precision: Annotated[str, typer.Option("--precision", help="fp64 (bound 1e-10) or fp32 (1e-4).")] = "fp64",
     updates: Annotated[int, typer.Option("--updates", help="Updates to make in each run.")] = 20,
 ) -> None:
     """Show that the recipe is the same training run at any world size and accumulation; exit 4 when it is not."""
@@ -52,9 +48,7 @@ def verify(
     todo = variants(worlds, micro, names)
     if not todo:
         raise InputError("nothing to compare: give more than one world size or accumulation")
-    console.print(
-        f"{recipe.name}: {updates} updates in {precision}, each against {REFERENCE}", highlight=False
-    )
+    console.print(f"{recipe.name}: {updates} updates in {precision}, each against {REFERENCE}", highlight=False)
     broken = []
     with tempfile.TemporaryDirectory(prefix="disttrain-verify-") as work_dir:
         for found in compare(recipe, todo, precision=precision, updates=updates, work_dir=Path(work_dir)):
@@ -62,9 +56,7 @@ def verify(
             broken += [] if holds else [found]
             order = "same sample order" if found.same_order else "OTHER SAMPLE ORDER"
             verdict = "ok" if holds else f"BROKEN in {found.tensor or 'the sample order'}"
-            console.print(
-                f"  {found.variant!s:40} {found.difference:10.2e}  {order}  {verdict}", highlight=False
-            )
+            console.print(f"  {found.variant!s:40} {found.difference:10.2e}  {order}  {verdict}", highlight=False)
     if broken:
         raise RankError(
             f"the recipe is not the same run everywhere: {len(broken)} of {len(todo)} variants differ by more than {bound:g}. "

@@ -39,9 +39,7 @@ class GradientBuckets:
         launch: starts the exchange of one bucket's ``flat``.
     """
 
-    def __init__(
-        self, params: Sequence[nn.Parameter], cap_bytes: int, launch: Callable[[Bucket], None]
-    ) -> None:
+    def __init__(self, params: Sequence[nn.Parameter], cap_bytes: int, launch: Callable[[Bucket], None]) -> None:
         self.exchanging = True
         self._launch = launch
         self.buckets = [_bucket(i, group) for i, group in enumerate(_groups(params, cap_bytes))]

@@ -123,6 +123,4 @@ class DDPEngine(Engine):
         if isinstance(error, dist.DistError):
             return True
         # Gloo reports a lost connection as a plain RuntimeError that starts with its own source file.
-        return isinstance(error, RuntimeError) and any(
-            s in str(error) for s in ("gloo/", "Gloo ", "NCCL error")
-        )
+        return isinstance(error, RuntimeError) and any(s in str(error) for s in ("gloo/", "Gloo ", "NCCL error"))

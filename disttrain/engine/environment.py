@@ -72,9 +72,7 @@ def integer(env: Mapping[str, str], name: str, low: int, high: int | None = None
     return value
 
 
-def _launch(
-    launcher: str, env: Mapping[str, str], rank: str, size: str, local: tuple[str, str], node: str
-) -> Launch:
+def _launch(launcher: str, env: Mapping[str, str], rank: str, size: str, local: tuple[str, str], node: str) -> Launch:
     """Read the five numbers; a missing local pair is filled in only where it cannot be wrong."""
     world = integer(env, size, 1)
     me = integer(env, rank, 0, world - 1)
@@ -82,9 +80,7 @@ def _launch(
         local_rank = integer(env, local[0], 0, world - 1)
         local_size = integer(env, local[1], 1, world) if local[1] in env else max(local_rank + 1, 1)
         if local_rank >= local_size:
-            raise InputError(
-                f"{local[0]}={local_rank} with {local[1]}={local_size}: expected a smaller local rank"
-            )
+            raise InputError(f"{local[0]}={local_rank} with {local[1]}={local_size}: expected a smaller local rank")
     elif world == 1 or env.get("MASTER_ADDR") in ("127.0.0.1", "localhost", "::1"):
         local_rank, local_size = me, world
     else:
@@ -115,17 +111,13 @@ def _mpirun(env: Mapping[str, str]) -> Launch:
 
 def _srun(env: Mapping[str, str]) -> Launch:
     size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in env else "SLURM_NTASKS"
-    launch = _launch(
-        "srun", env, "SLURM_PROCID", size, ("SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"), "SLURM_NODEID"
-    )
+    launch = _launch("srun", env, "SLURM_PROCID", size, ("SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"), "SLURM_NODEID")
     per_node = env.get("SLURM_STEP_TASKS_PER_NODE", "")  # "4", "4(x2)" or "4(x2),3"
     if per_node:
         groups = [g.partition("(x") for g in per_node.split(",")]
         counts = [int(c) for c, _, times in groups for _ in range(int(times.rstrip(")") or 1))]
         if launch.node < len(counts):
-            return Launch(
-                "srun", launch.rank, launch.size, launch.local_rank, counts[launch.node], launch.node
-            )
+            return Launch("srun", launch.rank, launch.size, launch.local_rank, counts[launch.node], launch.node)
     return launch
 
 
@@ -167,9 +159,7 @@ def _check_rendezvous(env: Mapping[str, str], launch: Launch) -> None:
         return
     host = env.get("MASTER_ADDR")
     if not host:
-        raise InputError(
-            "MASTER_ADDR is not set: RANK and WORLD_SIZE are, so the address of rank 0 is needed"
-        )
+        raise InputError("MASTER_ADDR is not set: RANK and WORLD_SIZE are, so the address of rank 0 is needed")
     port = integer(env, "MASTER_PORT", 1024, 65535)
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -177,9 +167,7 @@ def _check_rendezvous(env: Mapping[str, str], launch: Launch) -> None:
         raise InputError(f"MASTER_ADDR={host!r} cannot be resolved ({error})") from None
     serves_store = launch.rank == 0 and env.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     if serves_store and launch.size > 1 and not _port_is_free(port):
-        raise InputError(
-            f"MASTER_PORT={port} is in use on this machine: choose another port, on all ranks the same"
-        )
+        raise InputError(f"MASTER_PORT={port} is in use on this machine: choose another port, on all ranks the same")
 
 
 def _port_is_free(port: int) -> bool:

@@ -71,9 +71,7 @@ class HorovodEngine(Engine):
         return model
 
     def _launch(self, bucket: Bucket) -> None:
-        handle = self._hvd.allreduce_async_(
-            bucket.flat, op=self._hvd.Sum, name=f"disttrain.bucket.{bucket.index}"
-        )
+        handle = self._hvd.allreduce_async_(bucket.flat, op=self._hvd.Sum, name=f"disttrain.bucket.{bucket.index}")
         self._handles.append(handle)
 
     @contextmanager

@@ -44,9 +44,7 @@ def _connect(host: str, port: int, world: World, timeout: datetime.timedelta, *,
     except (dist.DistError, RuntimeError) as error:
         if serve:
             raise InputError(f"rank 0 cannot serve on {host}:{port}: {_first_line(error)}") from None
-        raise RankError(
-            f"rank {world.rank} cannot reach rank 0 at {host}:{port}: {_first_line(error)}"
-        ) from None
+        raise RankError(f"rank {world.rank} cannot reach rank 0 at {host}:{port}: {_first_line(error)}") from None
     # An elastic restart reuses the agent's store; keys of an earlier attempt must not be read.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(f"disttrain/{attempt}", store)

@@ -24,9 +24,7 @@ def choose_engine(request: str, world: World) -> str:
     if request not in ENGINES:
         raise InputError(f"engine {request!r}: expected one of {', '.join(ENGINES)}")
     if request == "local" and world.size > 1:
-        raise InputError(
-            f"engine local is one process, but {world.launcher} started {world.size}: use ddp or horovod"
-        )
+        raise InputError(f"engine local is one process, but {world.launcher} started {world.size}: use ddp or horovod")
     if request != "auto":
         return request
     if world.launcher in ("none", "torchrun") or (world.size == 1 and world.launcher != "horovodrun"):
@@ -37,9 +35,7 @@ def choose_engine(request: str, world: World) -> str:
     return "ddp" if meets or not _installed("horovod") else "horovod"
 
 
-def make_engine(
-    request: str, world: World, *, bucket_mb: float = 25.0, timeout_seconds: float = 600.0
-) -> Engine:
+def make_engine(request: str, world: World, *, bucket_mb: float = 25.0, timeout_seconds: float = 600.0) -> Engine:
     """The engine for ``request``; joins the job. Heavy imports happen here and only for the engine that is used."""
     name = choose_engine(request, world)
     if name == "local":
@@ -78,6 +74,4 @@ def init(
         ...     engine.world.size
         1
     """
-    return make_engine(
-        engine, World.from_env(device=device), bucket_mb=bucket_mb, timeout_seconds=timeout_seconds
-    )
+    return make_engine(engine, World.from_env(device=device), bucket_mb=bucket_mb, timeout_seconds=timeout_seconds)

@@ -101,9 +101,7 @@ def join(pieces: Sequence[Schedule], boundaries: Sequence[float]) -> Schedule:
     """
     starts = [0.0, *boundaries]
     if len(pieces) != len(starts) or starts != sorted(starts):
-        raise ValueError(
-            f"join: {len(pieces)} pieces need {len(pieces) - 1} increasing boundaries, got {boundaries}"
-        )
+        raise ValueError(f"join: {len(pieces)} pieces need {len(pieces) - 1} increasing boundaries, got {boundaries}")
 
     def f(s: float) -> float:
         i = bisect.bisect_right(starts, s, lo=1) - 1

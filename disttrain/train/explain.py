@@ -53,9 +53,7 @@ def _batch(recipe: Recipe, plan: StepPlan) -> list[Line]:
         shares = f"{plan.global_batch} / {plan.world_size} ranks does not divide; sums over the global count stay exact"
     limit = batch.per_rank_max or batch.per_rank
     cut = (
-        f"the share in pieces of at most {limit}"
-        if limit
-        else "no batch.per_rank_max: the share goes through at once"
+        f"the share in pieces of at most {limit}" if limit else "no batch.per_rank_max: the share goes through at once"
     )
     lines = [
         ("global batch", f"{plan.global_batch:,} samples", why),
@@ -84,9 +82,7 @@ def _length(recipe: Recipe, plan: StepPlan) -> list[Line]:
     else:
         ends = "batches divide the epoch evenly"
     given = [
-        f"{unit}: {value}"
-        for unit in ("epochs", "samples", "updates")
-        if (value := getattr(recipe, unit)) is not None
+        f"{unit}: {value}" for unit in ("epochs", "samples", "updates") if (value := getattr(recipe, unit)) is not None
     ]
     return [
         ("updates an epoch", f"{epoch.updates:,}", ends),
@@ -125,19 +121,13 @@ def _rest(recipe: Recipe, plan: StepPlan) -> list[Line]:
         )
     ]
     clip = recipe.gradient.clip_norm
-    lines.append(
-        ("clipping", "off" if clip is None else f"norm {clip:g}", "of the mean gradient, after the reduction")
-    )
+    lines.append(("clipping", "off" if clip is None else f"norm {clip:g}", "of the mean gradient, after the reduction"))
     if plan.evaluate_every is None:
         lines.append(("evaluation", "never", "evaluate: null"))
     else:
         lines.append(("evaluation", f"every {plan.evaluate_every:,} samples", "and at the end"))
     every = recipe.checkpoint.every_steps
-    when = (
-        "at the end and on request"
-        if every is None
-        else f"every {every:,} updates, at the end and on request"
-    )
+    when = "at the end and on request" if every is None else f"every {every:,} updates, at the end and on request"
     best = ", and the best" if recipe.checkpoint.best else ""
     lines.append(("checkpoints", when, f"the newest {recipe.checkpoint.keep} are kept{best}"))
     return lines

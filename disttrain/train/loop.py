@@ -95,9 +95,7 @@ def applied_update(run: Run, batch: Batch) -> Update:
         result = update(run, batch, lr)
         if result.applied:
             return result
-        log.info(
-            "update %d overflowed in fp16; again with a smaller scale", run.progress.position.updates + 1
-        )
+        log.info("update %d overflowed in fp16; again with a smaller scale", run.progress.position.updates + 1)
     error = DivergedError(
         f"update {run.progress.position.updates + 1} overflowed {MAX_OVERFLOWS} times at ever smaller loss scales: the "
         "gradient is not finite in any precision. Use precision: bf16 or fp32 to find out where"

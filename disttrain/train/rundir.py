@@ -21,9 +21,7 @@ def new_run_dir(requested: Path | None, name: str) -> Path:
     """
     path = requested or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (path / RECIPE).exists() or (path / METRICS).exists() or (path / "checkpoints").exists():
-        raise InputError(
-            f"{path} already holds a run: pass --resume to continue it, or choose another --run-dir"
-        )
+        raise InputError(f"{path} already holds a run: pass --resume to continue it, or choose another --run-dir")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,9 +41,7 @@ def old_run_dir(requested: Path | None, name: str | None) -> Path:
         return requested
     runs = sorted(p.parent for p in RUNS.glob(f"{name or '*'}-????????-??????/{RECIPE}"))
     if not runs:
-        raise NoCheckpointError(
-            f"there is no run of {name or 'any recipe'} below {RUNS}/: name it with --run-dir DIR"
-        )
+        raise NoCheckpointError(f"there is no run of {name or 'any recipe'} below {RUNS}/: name it with --run-dir DIR")
     return max(runs, key=lambda path: (path / RECIPE).stat().st_mtime)
 
 

@@ -57,9 +57,7 @@ def _decay(recipe: Recipe, peak: float, start: int, total: int, epoch: EpochLeng
         case "step":
             return _from(start, schedules.step(peak, epoch.in_samples(decay.every), decay.gamma))
         case "multistep":
-            return _from(
-                start, schedules.multi_step(peak, milestone_samples(decay.milestones, epoch), decay.gamma)
-            )
+            return _from(start, schedules.multi_step(peak, milestone_samples(decay.milestones, epoch), decay.gamma))
 
 
 def milestone_samples(milestones: object, epoch: EpochLength) -> list[int]:

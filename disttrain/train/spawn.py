@@ -81,9 +81,7 @@ def _root_for_mpi() -> dict[str, str]:
     return {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
 
 
-def _wait(
-    commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path, timeout_seconds: float
-) -> None:
+def _wait(commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path, timeout_seconds: float) -> None:
     logs = [log_dir / f"process-{i}.log" for i in range(len(commands))]
     processes = []
     for (command, env), log in zip(commands, logs, strict=True):
@@ -98,9 +96,7 @@ def _wait(
                 time.sleep(1.0)  # the other ranks' last words
                 break
             if time.monotonic() > deadline:
-                raise RankError(
-                    f"{' '.join(commands[0][0])}: not done after {timeout_seconds:.0f} s\n{_tail(logs[0])}"
-                )
+                raise RankError(f"{' '.join(commands[0][0])}: not done after {timeout_seconds:.0f} s\n{_tail(logs[0])}")
             time.sleep(0.02)
     finally:
         for process in processes:
