@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class DisttrainError(Exception):
     """Base of every deliberate error. The command line prints the message without a traceback and exits with
@@ -13,6 +15,11 @@ class DisttrainError(Exception):
 
     exit_code = 4
     everywhere = False
+
+    def on_all_ranks(self) -> Self:
+        """Mark this error as raised by every rank, and return it."""
+        self.everywhere = True
+        return self
 
 
 class InputError(DisttrainError):

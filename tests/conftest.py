@@ -24,13 +24,13 @@ def data_root() -> Path:
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves the environment changed."""
-    before = dict(os.environ)
+    ours = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     yield
-    after = dict(os.environ)
-    for name in ("PYTEST_CURRENT_TEST",):
-        before.pop(name, None)
-        after.pop(name, None)
-    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
-    os.environ.clear()
-    os.environ.update(before)
-    assert not changed, f"the test changed environment variables: {sorted(changed)}"
+    now = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    changed = sorted(k for k in ours.keys() | now.keys() if ours.get(k) != now.get(k))
+    for name in changed:
+        if name in ours:
+            os.environ[name] = ours[name]
+        else:
+            del os.environ[name]
+    assert not changed, f"the test changed environment variables: {changed}"

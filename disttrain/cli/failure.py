@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from disttrain.engine.environment import read_launch
 from disttrain.errors import DisttrainError, InputError
+
+if TYPE_CHECKING:
+    from disttrain.engine.base import Engine
 
 
 def fail(error: DisttrainError) -> NoReturn:
@@ -21,22 +25,25 @@ def fail(error: DisttrainError) -> NoReturn:
     raise SystemExit(error.exit_code)
 
 
-def fail_rank(error: BaseException, *, rank: int, phase: str, lost_peer: bool) -> NoReturn:
+def fail_rank(error: BaseException, engine: Engine) -> NoReturn:
     """End this rank of a running job because of ``error``, now, without waiting for any other rank.
 
     A deliberate error known to all ranks is printed by rank 0. One that this rank alone ran into is printed by it, with
     a traceback where the error is not deliberate. The consequences of another rank's end are one short line.
     """
+    rank, lost_peer = engine.world.rank, engine.lost_peer(error)
     if lost_peer:
-        say(f"rank {rank} stopped {phase}: another rank went away first")
+        say(f"rank {rank} stopped {engine.phase}: another rank went away first")
+        time.sleep(1.0)  # launchers report who exited first: let that be the rank that failed first
     elif isinstance(error, DisttrainError):
         if not error.everywhere or rank == 0:
-            say(str(error) if error.everywhere else f"rank {rank} failed {phase}: {error}")
+            say(str(error) if error.everywhere else f"rank {rank} failed {engine.phase}: {error}")
     else:
         trace = "".join(traceback.format_exception(error))
-        say(f"rank {rank} failed {phase}: {type(error).__name__}: {error}\n{trace}")
+        say(f"rank {rank} failed {engine.phase}: {type(error).__name__}: {error}\n{trace}")
     if not lost_peer:
         _tell_torchrun(error)
+    engine.abort()
     sys.stdout.flush()
     sys.stderr.flush()
     # Interpreter shutdown would wait in MPI's, NCCL's or Horovod's exit handlers for ranks that are still at work.

@@ -25,6 +25,5 @@ def job(launch: Launch, engine: str, device: str, *, bucket_mb: float = 25.0) ->
             joined.close()
             fail(request)
         except BaseException as error:
-            joined.abort()
-            fail_rank(error, rank=launch.rank, phase=joined.phase, lost_peer=joined.lost_peer(error))
+            fail_rank(error, joined)
         joined.close()

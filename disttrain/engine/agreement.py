@@ -31,9 +31,8 @@ def require_agreement(engine: Engine, facts: Facts) -> None:
     if len(set(engine.all_gather_object(digest))) == 1:
         return
     tables: list[Facts] = engine.all_gather_object({t: dict(keys) for t, keys in facts.items()})
-    error = RankError("the ranks disagree:\n" + "\n".join(f"  {line}" for line in differences(tables)))
-    error.everywhere = True
-    raise error
+    lines = "\n".join(f"  {line}" for line in differences(tables))
+    raise RankError(f"the ranks disagree:\n{lines}").on_all_ranks()
 
 
 def everyone(engine: Engine, action: Callable[[], T]) -> T:
@@ -70,9 +69,7 @@ def _together(engine: Engine, action: Callable[[], T], actors: range) -> Any:
     first = next(outcome for outcome in outcomes if outcome is not None)
     alike = len(holders) == 1 and len(holders[str(first)]) == len(actors)
     lines = [str(first)] if alike else [f"{_ranks(ranks)}: {message}" for message, ranks in holders.items()]
-    error = type(first)("\n".join(lines))
-    error.everywhere = True
-    raise error
+    raise type(first)("\n".join(lines)).on_all_ranks()
 
 
 def differences(ranks: list[Facts], at_most: int = 12) -> list[str]:

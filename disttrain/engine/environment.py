@@ -128,10 +128,19 @@ def _inside_srun(env: Mapping[str, str]) -> bool:
 
 _Marker = Callable[[Mapping[str, str]], bool]
 _Reader = Callable[[Mapping[str, str]], Launch]
+# What horovodrun tells the mpirun it starts; it leaves no variable of its own in its ranks.
+_HOROVODRUN_OVER_MPI = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "^openib", "OMPI_MCA_orte_tag_output": "1"}
 _MPI_MARKS = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK")
 _READERS: dict[str, tuple[_Marker, _Reader]] = {
     "torchrun": (lambda env: "RANK" in env or "WORLD_SIZE" in env, _torchrun),
-    "horovodrun": (lambda env: "HOROVOD_RANK" in env or "HOROVOD_SIZE" in env, _horovodrun),
+    "horovodrun": (
+        lambda env: (
+            "HOROVOD_RANK" in env
+            or "HOROVOD_SIZE" in env
+            or all(env.get(name) == value for name, value in _HOROVODRUN_OVER_MPI.items())
+        ),
+        _horovodrun,
+    ),
     "mpirun": (lambda env: any(mark in env for mark in _MPI_MARKS), _mpirun),
     "srun": (_inside_srun, _srun),
 }

@@ -11,7 +11,7 @@ from disttrain.data.order import GlobalShuffle, Partition, WithReplacement
 from disttrain.data.randomness import bits
 from disttrain.engine.agreement import everyone, require_agreement
 from disttrain.engine.base import Engine
-from disttrain.models.build import build_model
+from disttrain.models.build import build_model, is_ours
 from disttrain.precision import PRECISIONS
 from disttrain.tasks.base import Task
 from disttrain.tasks.build import build_task
@@ -53,7 +53,8 @@ def build(recipe: Recipe, engine: Engine, checkpoint: Checkpoint | None = None) 
     model = everyone(engine, lambda: make_model(recipe, task)).to(precision.parameter_dtype)
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model)
-    model = engine.prepare(model.train(), static_graph=task.static_graph)
+    ours = recipe.model is None or is_ours(recipe.model.name)
+    model = engine.prepare(model.train(), static_graph=task.static_graph and ours)
     seed_rank(recipe.seed, engine.world.rank)
     optimizer = everyone(engine, lambda: make_optimizer(recipe, engine.unwrap(model), plan.peak_lr))
     params = [p for group in optimizer.param_groups for p in group["params"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -52,16 +52,8 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
     with closing(batches(run)) as stream:
         while not finished(run):
             run.engine.phase = f"in update {progress.position.updates + 1}"
-            batch = next(stream)
-            result = applied_update(run, batch)
-            progress.position = progress.position.advanced(batch)
+            advance(run, next(stream), watch, meter, sink)
             step = progress.position.updates
-            watch.note(step, result.grad_norm)
-            if settings.log.sample_ids:
-                log_sample_ids(run, batch, sink)
-            if step % settings.log.every_steps == 0 or finished(run):
-                watch.check()
-                log_update(run, result, meter, sink)
             stopping = vote(bool(stop)) and not finished(run)
             new_best = False
             if evaluation_due(run) and not stopping:
@@ -77,7 +69,21 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
     return progress.metrics
 
 
-def batches(run: Run) -> Iterator[Batch]:
+def advance(run: Run, batch: Batch, watch: GradientWatch, meter: Meter, sink: Sink) -> None:
+    """One update and, where it is due, its line. Nothing here waits for the device unless a line is written."""
+    progress, settings = run.progress, run.recipe.log
+    result = applied_update(run, batch)
+    progress.position = progress.position.advanced(batch)
+    step = progress.position.updates
+    watch.note(step, result.grad_norm)
+    if settings.sample_ids:
+        log_sample_ids(run, batch, sink)
+    if step % settings.every_steps == 0 or finished(run):
+        watch.check()
+        log_update(run, result, meter, sink)
+
+
+def batches(run: Run) -> Generator[Batch, None, None]:
     """The loader's batches; the first is rehearsed before it is handed out."""
     stream = iter(make_loader(run))
     with closing(stream):
@@ -96,12 +102,10 @@ def applied_update(run: Run, batch: Batch) -> Update:
         if result.applied:
             return result
         log.info("update %d overflowed in fp16; again with a smaller scale", run.progress.position.updates + 1)
-    error = DivergedError(
+    raise DivergedError(
         f"update {run.progress.position.updates + 1} overflowed {MAX_OVERFLOWS} times at ever smaller loss scales: the "
         "gradient is not finite in any precision. Use precision: bf16 or fp32 to find out where"
-    )
-    error.everywhere = True
-    raise error
+    ).on_all_ranks()
 
 
 def finished(run: Run) -> bool:
@@ -140,9 +144,7 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
 
 def stopped(run: Run) -> StopRequested:
     step, total = run.progress.position.updates, run.plan.total_updates
-    error = StopRequested(f"stopped on request after update {step} of {total}; everything is saved")
-    error.everywhere = True
-    return error
+    return StopRequested(f"stopped on request after update {step} of {total}; everything is saved").on_all_ranks()
 
 
 def log_update(run: Run, result: Update, meter: Meter, sink: Sink) -> None:
@@ -162,13 +164,14 @@ def log_update(run: Run, result: Update, meter: Meter, sink: Sink) -> None:
 
 def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:
     """The ids every rank really trained on, in order."""
-    parts = run.engine.all_gather_object(batch.ids.tolist())
+    parts: list[list[int]] = run.engine.all_gather_object(batch.ids.tolist())
+    ids = [number for part in parts for number in part]
     sink.log(
         {
             "event": "samples",
             "step": run.progress.position.updates,
             "epoch": batch.epoch,
-            "ids": sum(parts, []),
+            "ids": ids,
         }
     )
 

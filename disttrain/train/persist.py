@@ -47,7 +47,7 @@ def read(engine: Any, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     found: list[Checkpoint] = []
 
     def load() -> list[str]:
-        checkpoint, path, refused = load_latest(run_dir)
+        checkpoint, _, refused = load_latest(run_dir)
         found.append(checkpoint)
         return [reason for _, reason in refused]
 

@@ -99,12 +99,19 @@ def settle(request: Request, world_size: int) -> tuple[Path, Recipe]:
 def open_sink(run: Run, run_dir: Path, refused: list[str]) -> Sink:
     """On rank 0: the metrics file, TensorBoard and the terminal. Lines after the resumed position are dropped first."""
     truncate_after(run_dir / METRICS, run.progress.position.updates)
-    sink = run_sink(run_dir, total_samples=run.plan.total_samples, tensorboard=run.recipe.log.tensorboard)
+    step = run.progress.position.updates
+    sink = run_sink(
+        run_dir,
+        total_samples=run.plan.total_samples,
+        tensorboard=run.recipe.log.tensorboard,
+        resumed_at=step if step else None,
+        live=run.engine.world.launcher in ("none", "torchrun"),
+    )
     world, plan = run.engine.world, run.plan
     sink.log(
         {
-            "event": "start" if run.progress.position.updates == 0 else "resume",
-            "step": run.progress.position.updates,
+            "event": "resume" if step else "start",
+            "step": step,
             "ranks": world.size,
             "engine": run.engine.name,
             "device": world.device.type,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,11 +39,9 @@ class GradientWatch:
         norms = torch.stack(self._norms).tolist()
         self._norms.clear()
         for i, norm in enumerate(norms):
-            if not norm - norm == 0.0:  # false for infinities and NaN
-                error = DivergedError(
+            if not math.isfinite(norm):
+                raise DivergedError(
                     f"the gradient norm of update {self._first + i} is {norm}: training diverged or the data is not "
                     "finite. Nothing after it was saved. Lower optimizer.lr, lengthen schedule.warmup, or set "
                     "gradient.clip_norm; then resume from the last checkpoint"
-                )
-                error.everywhere = True
-                raise error
+                ).on_all_ranks()

@@ -1,0 +1,172 @@
+"""From requests to tensors: gathers in this process, or worker processes; then, on CUDA, copies that run
+ahead.
+
+The tensors come in the order of the requests and do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from disttrain.data.dataset import Dataset, Ids, InMemory, MapStyle, PerSample, Tensors, read
+from disttrain.errors import DataError, RankError
+
+Request = tuple[int, Ids]
+"""(epoch, ids) of one micro-batch."""
+
+
+def fetch(
+    dataset: Dataset,
+    requests: Iterable[Request],
+    *,
+    seed: int,
+    workers: int,
+    prefetch: int,
+    device: torch.device,
+) -> Generator[Tensors, None, None]:
+    """The tensors of each request, on ``device``, in the order of the requests.
+
+    Args:
+        seed: what plain torch datasets are seeded from, together with epoch and id.
+        workers: processes that read samples. Datasets in memory are gathered in this process whatever it
+            says: sending a batch between processes costs more than gathering it.
+        prefetch: requests that each worker works ahead, and that are copied ahead to a CUDA device.
+
+    Raises:
+        DataError: a sample could not be read.
+        RankError: a worker process died.
+    """
+    if isinstance(dataset, InMemory):
+        source = (dataset.gather(ids, epoch) for epoch, ids in requests)
+    elif workers == 0:
+        source = (read(dataset, epoch, ids, seed) for epoch, ids in requests)
+    else:
+        source = _from_workers(dataset, requests, seed, workers, prefetch, pin=device.type == "cuda")
+    with closing(source):
+        if device.type == "cuda":
+            yield from _copied_ahead(source, device, prefetch)
+        elif device.type == "cpu":
+            yield from source
+        else:
+            for tensors in source:
+                yield tuple(tensor.to(device) for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    message: str
+
+
+class _Reader(TorchDataset[Any]):
+    """What the workers hold. A failure travels as a value: raised there, it would arrive wrapped in text."""
+
+    def __init__(self, dataset: PerSample | MapStyle, seed: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+
+    def __getitem__(self, request: Request) -> Tensors | _Failure:
+        epoch, ids = request
+        try:
+            return read(self.dataset, epoch, ids, self.seed)
+        except DataError as error:
+            return _Failure(str(error))
+
+
+def _from_workers(
+    dataset: PerSample | MapStyle,
+    requests: Iterable[Request],
+    seed: int,
+    workers: int,
+    prefetch: int,
+    *,
+    pin: bool,
+) -> Generator[Tensors, None, None]:
+    waiting: deque[Request] = deque()
+
+    def remembered() -> Iterator[Request]:
+        for request in requests:
+            waiting.append(request)
+            yield request
+
+    loader: DataLoader[Any] = DataLoader(
+        _Reader(dataset, seed),
+        batch_size=None,
+        sampler=remembered(),
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=_as_it_is,
+        worker_init_fn=_start_worker,
+        pin_memory=pin,
+        # A generator of its own: a DataLoader draws a seed when it starts, and from the global generator that
+        # draw would make dropout depend on how often a run was resumed.
+        generator=torch.Generator(),
+    )
+    iterator = iter(loader)
+    try:
+        while True:
+            try:
+                result = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                epoch, ids = waiting[0]
+                raise RankError(
+                    f"the data workers failed while {len(ids)} samples of epoch {epoch}, from sample "
+                    f"{ids[0]} on, were awaited: {error}. Often the machine ran out of memory or "
+                    "of /dev/shm; with workers=0 the samples are read in the main process"
+                ) from error
+            waiting.popleft()
+            if isinstance(result, _Failure):
+                raise DataError(result.message)
+            yield result
+    finally:
+        # Dropping the iterator would do the same, but only once nothing refers to it any more, tracebacks
+        # included.
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _start_worker(_: int) -> None:
+    # Control-C reaches the whole process group; the main process decides what happens and ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _copied_ahead(source: Iterator[Tensors], device: torch.device, ahead: int) -> Iterator[Tensors]:
+    """Copy to a CUDA device from pinned memory on a stream of its own, ``ahead`` requests before they are
+    needed."""
+    copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ready: deque[tuple[Tensors, torch.cuda.Event]] = deque()
+
+    def next_ready() -> Tensors:
+        tensors, copied = ready.popleft()
+        compute = torch.cuda.current_stream(device)
+        compute.wait_event(copied)
+        for tensor in tensors:
+            # The memory belongs to the copy stream; without this it could be reused while compute still reads
+            # it.
+            tensor.record_stream(compute)
+        return tensors
+
+    for tensors in source:
+        with torch.cuda.stream(copies):
+            moved = tuple(
+                (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+                for tensor in tensors
+            )
+            ready.append((moved, copies.record_event()))
+        if len(ready) > ahead:
+            yield next_ready()
+    while ready:
+        yield next_ready()

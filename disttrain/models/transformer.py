@@ -1,0 +1,74 @@
+"""A small causal transformer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Transformer(nn.Module):
+    """Pre-norm decoder with learned positions and a tied output layer (Radford et al. 2019; Press and Wolf 2016,
+    arXiv:1608.05859).
+
+    Args:
+        vocab_size: number of different tokens.
+        sequence_length: longest input.
+        layers, heads, width: depth, attention heads, and model width, which ``heads`` divides.
+        dropout: after the embedding and in both branches of each layer.
+
+    Shape: ``(batch, tokens)`` int64 to ``(batch, tokens, vocab_size)``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        sequence_length: int,
+        layers: int = 4,
+        heads: int = 4,
+        width: int = 128,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.positions = nn.Parameter(torch.empty(sequence_length, width))
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.Sequential(*(Layer(heads, width, dropout) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                # Residual branches add up: their last layers begin smaller by the root of their number.
+                last = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers) if last else 0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.dropout(self.tokens(tokens) + self.positions[: tokens.shape[1]])
+        return F.linear(self.norm(self.layers(x)), self.tokens.weight)
+
+
+class Layer(nn.Module):
+    """Attention and a feed-forward network, each added to its input."""
+
+    def __init__(self, heads: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.out(self._attend(self.attention_norm(x))))
+        result: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))))
+        return result
+
+    def _attend(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return mixed.transpose(1, 2).reshape(batch, tokens, width)

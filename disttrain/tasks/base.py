@@ -1,0 +1,88 @@
+"""What a task is: data, the loss of each item, and metrics as exact sums."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disttrain.data.dataset import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Samples of the two sets."""
+
+    train: int
+    test: int
+
+
+class Task(ABC):
+    """Subclass it for a task of your own, and name it in a recipe as ``pkg.mod:Class``.
+
+    Attributes:
+        metric: the metric that decides which checkpoint is the best.
+        items_per_sample: loss items of one sample: 1 for classification, the sequence length for text; None where it
+            varies, and then :meth:`count_items` is summed over the ranks in every update.
+        static_graph: promise that every step uses the same parameters in the same way.
+        default_model: name and arguments of the model when the recipe has none.
+    """
+
+    metric = "accuracy"
+    items_per_sample: int | None = 1
+    static_graph = False
+    default_model: tuple[str, Mapping[str, Any]] = ("mlp", {})
+
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """Samples of the train and the test set; cheap, for ``disttrain show``."""
+
+    @abstractmethod
+    def train_dataset(self) -> Dataset:
+        """The train set; called often, so load it once."""
+
+    @abstractmethod
+    def test_dataset(self) -> Dataset:
+        """The test set; called often, so load it once."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
+        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Sums over a batch, by name, as scalar tensors on the device; they are added up over batches and ranks."""
+
+    @abstractmethod
+    def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Metrics from the totals of :meth:`evaluate` over the whole set; must include ``loss`` and ``metric``."""
+
+    def model_hints(self) -> Mapping[str, Any]:
+        """Facts for the model: ``in_shape``, ``num_classes``, ``vocab_size``, ``sequence_length``."""
+        return {}
+
+    def prepare(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+        """On the device: what comes from the dataset, made ready for a model whose parameters have ``dtype``."""
+        return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+
+    def count_items(self, tensors: Sequence[Tensor]) -> int:
+        """Loss items of a micro-batch; override it where ``items_per_sample`` is None."""
+        assert self.items_per_sample is not None
+        return len(tensors[0]) * self.items_per_sample
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether more of ``metric`` is better."""
+        return metric not in ("loss", "perplexity")
+
+    def fingerprint(self) -> str:
+        """Digest of the data, compared between ranks before the first update."""
+        digest = hashlib.sha256()
+        for dataset in (self.train_dataset(), self.test_dataset()):
+            own = getattr(dataset, "fingerprint", None)
+            digest.update((own() if own is not None else f"{type(dataset).__name__} {len(dataset)}").encode())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,32 @@
+"""Photographs in folders, one folder per class."""
+
+from __future__ import annotations
+
+from disttrain.data.dataset import Dataset
+from disttrain.data.image_folder import load_image_folder
+from disttrain.tasks.classification import Classification
+
+
+class ImageFolder(Classification):
+    """``root/train/CLASS/*`` and ``root/test/CLASS/*`` (or ``val``), as ImageNet is usually unpacked.
+
+    Args:
+        root: the directory.
+        image_size: side of the square that goes into the model, in pixels.
+        seed: of the random crops and flips of training images.
+    """
+
+    default_model = ("resnet50", {})
+    # ImageNet's means and deviations, as used since Krizhevsky et al.; close enough for other photographs.
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(self, root: str, image_size: int = 224, seed: int = 0, label_smoothing: float = 0.0) -> None:
+        super().__init__(label_smoothing)
+        self.root, self.image_size, self.seed = root, image_size, seed
+        self.in_shape = (3, image_size, image_size)
+
+    def load(self) -> tuple[Dataset, Dataset]:
+        train, test = load_image_folder(self.root, size=self.image_size, seed=self.seed)
+        self.num_classes = len(train.classes)
+        return train, test

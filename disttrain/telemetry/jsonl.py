@@ -1,0 +1,129 @@
+"""Records as lines of JSON: ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from disttrain.errors import DisttrainError
+
+
+class JsonlSink:
+    """Appends each record as one line of strict JSON, handed to the system before `log` returns.
+
+    JSON has no NaN or infinity. Such a number is written as null, and next to it stands what it was:
+    ``"loss": null, "loss_nonfinite": "nan"`` (or ``"inf"``, ``"-inf"``).
+
+    Raises:
+        DisttrainError: the file cannot be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._end_last_line()
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise DisttrainError(f"{path}: cannot be opened for writing: {error.strerror}") from error
+
+    def log(self, record: Mapping[str, object]) -> None:
+        data = to_line(record).encode()
+        try:
+            while data:  # on a full disk a write may stop short before one fails
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise DisttrainError(f"{self._path}: cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _end_last_line(self) -> None:
+        """A process killed in the middle of a line must not spoil the next one."""
+        if self._path.exists() and self._path.stat().st_size > 0:
+            with open(self._path, "r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+
+
+def to_line(record: Mapping[str, object]) -> str:
+    """The line for one record, with its line break.
+
+    Raises:
+        TypeError: a value is none of None, bool, int, float, str, list, tuple and dict.
+    """
+    return json.dumps(_finite(record), allow_nan=False) + "\n"
+
+
+class Truncated(NamedTuple):
+    """How many lines were kept, were dropped for their step, and were dropped because they are not JSON objects."""
+
+    kept: int
+    dropped: int
+    damaged: int
+
+
+def truncate_after(path: Path, step: int) -> Truncated:
+    """Drop the lines past ``step``, so that a resumed run writes them again; also lines that a kill cut off.
+
+    Lines without a step are kept. The file is replaced by one rename, or left alone when nothing is to be dropped; a
+    missing file counts as empty.
+
+    Raises:
+        DisttrainError: the file cannot be read or replaced.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    kept = dropped = damaged = 0
+    try:
+        if not path.exists():
+            return Truncated(0, 0, 0)
+        with open(path, "rb") as source, open(temporary, "wb") as target:
+            for line in source:
+                record = _parse(line)
+                if record is None:
+                    damaged += 1
+                elif type(record.get("step")) is int and record["step"] > step:
+                    dropped += 1
+                else:
+                    kept += 1
+                    target.write(line if line.endswith(b"\n") else line + b"\n")
+            target.flush()
+            os.fsync(target.fileno())
+        if dropped or damaged:
+            shutil.copymode(path, temporary)
+            os.replace(temporary, path)
+        else:
+            temporary.unlink()
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DisttrainError(f"{path}: cannot be cut back to step {step}: {error.strerror}") from error
+    return Truncated(kept, dropped, damaged)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with every number that is not finite replaced as `JsonlSink` says; inside a list by null alone."""
+    if isinstance(value, Mapping):
+        result = {}
+        for key, item in value.items():
+            result[key] = _finite(item)
+            if isinstance(item, float) and not math.isfinite(item):
+                result[f"{key}_nonfinite"] = repr(float(item))
+        return result
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

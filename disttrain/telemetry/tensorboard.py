@@ -1,0 +1,58 @@
+"""Records as TensorBoard scalars. TensorBoard is optional and only imported when a sink is made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from disttrain.telemetry.sinks import NullSink, Sink
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger("disttrain")
+
+FLUSH_SECONDS = 10
+"""How much may be missing in TensorBoard after a kill."""
+
+
+class TensorBoardSink:
+    """Writes every number of a record as ``train/NAME`` or ``SPLIT/NAME`` over the step. Events are not written."""
+
+    def __init__(self, writer: SummaryWriter) -> None:
+        self._writer = writer
+
+    def log(self, record: Mapping[str, object]) -> None:
+        step = record.get("step")
+        if "event" in record or not isinstance(step, int):
+            return
+        group = record.get("split", "train")
+        for name, value in record.items():
+            if name not in ("step", "samples") and isinstance(value, int | float) and not isinstance(value, bool):
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def tensorboard_sink(directory: Path, resumed_at: int | None = None) -> Sink:
+    """A sink that writes to ``directory``; where TensorBoard is not installed, one that does nothing, and a log line.
+
+    Args:
+        directory: where the event files go; it is created.
+        resumed_at: step of the checkpoint the run resumed from; TensorBoard then hides what an earlier process
+            wrote past it.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        logger.warning(
+            "TensorBoard is not installed, so nothing is written to %s (%s); pip install 'disttrain[tensorboard]'",
+            directory,
+            error,
+        )
+        return NullSink()
+    purge_step = None if resumed_at is None else resumed_at + 1
+    return TensorBoardSink(SummaryWriter(str(directory), purge_step=purge_step, flush_secs=FLUSH_SECONDS))

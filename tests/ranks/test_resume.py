@@ -1,0 +1,177 @@
+"""Killed anywhere and resumed: the same bits on the same world, the same run on another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from disttrain.checkpoint import Checkpoint, load_latest
+from disttrain.train.verify import max_difference
+from tests.harness import every_launcher, finish, lines, sample_ids, start, train
+
+RECIPE = [
+    "batch.global=200",
+    "batch.per_rank_max=60",
+    "epochs=null",
+    "updates=20",
+    "model.name=mlp",
+    "model.hidden=[700,64]",  # more than one 1 MiB bucket
+    "model.dropout=0.1",
+    "optimizer.name=adamw",
+    "optimizer.lr=0.003",
+    "checkpoint.every_steps=3",
+    "checkpoint.keep=20",
+    "evaluate.updates=5",
+    "log.every_steps=1",
+    "log.sample_ids=true",
+    "log.tensorboard=false",
+    "communication.bucket_mb=0.5",
+]
+TIMED = ("samples_per_second", "seconds", "time")
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """sha256 over parameters and optimizer state, bit by bit."""
+    found = hashlib.sha256()
+
+    def add(name: str, value: Any) -> None:
+        found.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        elif isinstance(value, dict):
+            for key in value:
+                add(f"{name}.{key}", value[key])
+        elif isinstance(value, list | tuple):
+            for i, item in enumerate(value):
+                add(f"{name}.{i}", item)
+        else:
+            found.update(repr(value).encode())
+
+    add("model", checkpoint.model)
+    add("optimizer", checkpoint.optimizer)
+    return found.hexdigest()
+
+
+def records(run_dir: Path) -> list[str]:
+    """Metric lines but for what a clock says, and for the lines that tell of starts."""
+    kept = [line for line in lines(run_dir) if line.get("event") in (None, "samples")]
+    return [json.dumps({k: v for k, v in line.items() if k not in TIMED}, sort_keys=True) for line in kept]
+
+
+def kill_at(launcher: str, size: int, run_dir: Path, step: int, *words: str) -> None:
+    """Train, and SIGKILL the whole job once the metrics file shows ``step``."""
+    from tests.harness import engine_options
+
+    program = ["-m", "disttrain", "train", *words, "--run-dir", str(run_dir), *engine_options(launcher)]
+    process = start(launcher, size, program)
+    deadline = time.monotonic() + 60
+    path = run_dir / "metrics.jsonl"
+    while f'"step": {step},' not in (path.read_text() if path.exists() else "").replace('"step":', '"step": ').replace(
+        "  ", " "
+    ):
+        assert process.poll() is None, finish(process, 5).text
+        assert time.monotonic() < deadline, "the run did not get there"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    # Launchers start their ranks in sessions of their own; none may live on and write.
+    for line in os.popen(f"pgrep -f -- '--run-dir {run_dir}'").read().split():
+        try:
+            os.kill(int(line), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    finish(process, 10)
+
+
+@pytest.mark.parametrize(("size", "workers"), [(1, 0), (2, 2), (4, 0)])
+def test_killed_and_resumed_is_bit_identical(size: int, workers: int, tmp_path: Path) -> None:
+    launcher = "none" if size == 1 else "torchrun"
+    words = [*RECIPE, f"data.workers={workers}"]
+    train(launcher, size, tmp_path / "whole", *words).check()
+    # Killed three times, at steps that are no checkpoints, the second time soon after a resume.
+    broken = tmp_path / "broken"
+    kill_at(launcher, size, broken, 7, *words)
+    kill_at(launcher, size, broken, 8, *words, "--resume")
+    kill_at(launcher, size, broken, 17, *words, "--resume")
+    train(launcher, size, broken, *words, "--resume").check()
+    assert digest(load_latest(broken).checkpoint) == digest(load_latest(tmp_path / "whole").checkpoint)
+    assert records(broken) == records(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", every_launcher("horovodrun", "mpirun-horovod", "mpirun"))
+@pytest.mark.parametrize("size", [2, 4])
+def test_killed_and_resumed_is_bit_identical_elsewhere(launcher: str, size: int, tmp_path: Path) -> None:
+    train(launcher, size, tmp_path / "whole", *RECIPE).check()
+    kill_at(launcher, size, tmp_path / "broken", 10, *RECIPE)
+    train(launcher, size, tmp_path / "broken", *RECIPE, "--resume").check()
+    assert digest(load_latest(tmp_path / "broken").checkpoint) == digest(load_latest(tmp_path / "whole").checkpoint)
+    assert records(tmp_path / "broken") == records(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_every_cut_is_bit_identical(tmp_path: Path) -> None:
+    """One process, killed at each step in turn."""
+    train("none", 1, tmp_path / "whole", *RECIPE).check()
+    expected = digest(load_latest(tmp_path / "whole").checkpoint)
+    for step in range(1, 20):
+        broken = tmp_path / f"cut-{step}"
+        kill_at("none", 1, broken, step, *RECIPE)
+        resume = ["--resume"] if list(broken.glob("checkpoints/step-*")) else []
+        if not resume:
+            broken = tmp_path / f"again-{step}"
+        train("none", 1, broken, *RECIPE, *resume).check()
+        assert digest(load_latest(broken).checkpoint) == expected, f"cut at step {step}"
+        assert records(broken) == records(tmp_path / "whole"), f"cut at step {step}"
+
+
+def test_resumed_on_other_worlds_is_the_same_run(tmp_path: Path) -> None:
+    """2 -> 4 -> 1 -> 3 ranks, stopped in the middle of epochs, against one process that was never stopped."""
+    words = [w for w in RECIPE if "dropout" not in w] + ["precision=fp64", "updates=24"]
+    train("none", 1, tmp_path / "one", *words).check()
+    for size, until in ((2, 6), (4, 12), (1, 18), (3, 24)):
+        resume = ["--resume"] if until > 6 else []
+        launcher = "none" if size == 1 else "torchrun"
+        train(launcher, size, tmp_path / "moved", *words, f"updates={until}", *resume).check()
+    assert sample_ids(tmp_path / "moved") == sample_ids(tmp_path / "one")
+    a, b = (load_latest(tmp_path / name).checkpoint.model for name in ("moved", "one"))
+    difference, where = max_difference(a, b)
+    assert difference <= 1e-10, f"{where} differs by {difference:.2e}"
+
+
+@pytest.mark.parametrize("launcher", every_launcher("horovodrun"))
+def test_resumed_on_another_engine_is_the_same_run(launcher: str, tmp_path: Path) -> None:
+    words = [w for w in RECIPE if "dropout" not in w] + ["precision=fp64", "updates=12"]
+    train("none", 1, tmp_path / "one", *words).check()
+    train("torchrun", 2, tmp_path / "moved", *words, "updates=7").check()
+    train(launcher, 2, tmp_path / "moved", *words, "--resume").check()
+    assert sample_ids(tmp_path / "moved") == sample_ids(tmp_path / "one")
+    a, b = (load_latest(tmp_path / name).checkpoint.model for name in ("moved", "one"))
+    assert max_difference(a, b)[0] <= 1e-10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_rank_stops_all_with_everything_saved(number: signal.Signals, tmp_path: Path) -> None:
+    words = [*RECIPE, "updates=100000", "checkpoint.every_steps=null", "evaluate=null", "checkpoint.keep=1"]
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29431", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    program = ["-m", "disttrain", "train", *words, "--run-dir", str(tmp_path / "run")]
+    ranks = [start("none", 1, program, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run/metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 10:
+        assert time.monotonic() < deadline
+        assert all(r.poll() is None for r in ranks)
+        time.sleep(0.05)
+    ranks[1].send_signal(number)
+    results = [finish(r, 30) for r in ranks]
+    assert [r.code for r in results] == [75, 75], results[0].text + results[1].text
+    assert "everything is saved" in results[0].err
+    last = load_latest(tmp_path / "run").checkpoint
+    trained = [line["step"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert last.step == trained[-1]
