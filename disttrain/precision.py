@@ -91,7 +91,7 @@ class FP16(Precision):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self.scaler = torch.amp.GradScaler(device.type)  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(device.type)
 
     def forward_context(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.float16)

@@ -24,9 +24,9 @@ def data_root() -> Path:
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail a test that leaves the environment changed."""
-    ours = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    ours = _ours()
     yield
-    now = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    now = _ours()
     changed = sorted(k for k in ours.keys() | now.keys() if ours.get(k) != now.get(k))
     for name in changed:
         if name in ours:
@@ -34,3 +34,9 @@ def _no_leaks() -> Iterator[None]:
         else:
             del os.environ[name]
     assert not changed, f"the test changed environment variables: {changed}"
+
+
+def _ours() -> dict[str, str]:
+    """The environment but for what pytest and torch's compiler write into it on their own."""
+    own = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    return {k: v for k, v in os.environ.items() if k not in own}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from disttrain.config.base import Fraction, Length, Positive, Section, exactly_one
-from disttrain.config.tasks import Model, Task
+from disttrain.config.tasks import Model, Task, Transformer
 from disttrain.config.training import MultiStep, Optimizer, Schedule
 
 
@@ -142,6 +142,6 @@ def _undefined(recipe: Recipe) -> list[str]:
     if recipe.early_stopping is not None and recipe.evaluate is None:
         found.append("early_stopping needs evaluations, and evaluate is null")
     model = recipe.model
-    if model is not None and model.name == "transformer" and model.width % model.heads:
+    if isinstance(model, Transformer) and model.width % model.heads:
         found.append(f"model.width is {model.width}, not divisible by model.heads {model.heads}")
     return found

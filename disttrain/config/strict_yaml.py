@@ -17,7 +17,7 @@ from disttrain.config.problems import Problem, RecipeError
 
 Path = tuple[str | int, ...]
 MAX_DEPTH = 32
-_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
+_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(
@@ -50,107 +50,116 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
 
-@dataclass
-class _Open:
-    """A mapping or list whose end has not been seen."""
-
-    value: dict[str, Any] | list[Any]
-    path: Path
-    key: str | None = None
-    skip: bool = False
-
-
 def parse(text: str, name: str) -> Document:
     """Parse one document; ``name`` stands for the file in messages.
 
     Raises:
         RecipeError: the text is not YAML, or is nested deeper than ``MAX_DEPTH``; other mistakes are collected.
     """
-    document = Document(None)
-    stack: list[_Open] = []
-    documents = 0
+    reader = _Reader(name)
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if not reader.take(event):
+                break
+    except yaml.YAMLError as error:
+        raise RecipeError([_syntax(error, name)]) from None
+    return reader.document
 
-    def problem(event: Any, path: Path, message: str) -> None:
-        line = event.start_mark.line + 1
-        document.problems.append(Problem(f"{name}:{line}", dotted(path), message, line))
 
-    def place(event: Any, value: Any) -> Path:
+@dataclass
+class _Open:
+    """A mapping or list whose end has not been seen, and in a mapping the key that waits for its value."""
+
+    value: dict[str, Any] | list[Any]
+    path: Path
+    key: str | None = None
+    skip: bool = False
+
+    @property
+    def wants_key(self) -> bool:
+        return isinstance(self.value, dict) and self.key is None
+
+
+class _Reader:
+    """Builds the data from parser events, without recursion."""
+
+    def __init__(self, name: str) -> None:
+        self.document = Document(None)
+        self._name = name
+        self._open: list[_Open] = []
+        self._documents = 0
+
+    def take(self, event: Any) -> bool:
+        """One event; False when nothing more is wanted."""
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._problem(event, "a second document begins here; a recipe is one document")
+                return False
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._open.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            self._node(event)
+        return True
+
+    def _node(self, event: Any) -> None:
+        if event.anchor is not None:
+            what = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
+            self._problem(event, f"{what}{event.anchor}: write the value out; recipes have no references")
+        if getattr(event, "tag", None) is not None:
+            self._problem(event, f"tag {event.tag}: recipes hold plain values only")
+        if self._open and self._open[-1].wants_key:
+            self._key(event, self._open[-1])
+        elif isinstance(event, yaml.ScalarEvent):
+            self._place(event, scalar(event.value) if event.style is None else event.value)
+        elif isinstance(event, yaml.AliasEvent):
+            self._place(event, None)
+        else:
+            if len(self._open) >= MAX_DEPTH:
+                raise RecipeError([self._at(event, (), f"nested deeper than {MAX_DEPTH} levels")])
+            value: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
+            self._open.append(_Open(value, self._place(event, value)))
+
+    def _key(self, event: Any, top: _Open) -> None:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise RecipeError([*self.document.problems, self._at(event, top.path, "a key must be a name")])
+        key = event.value
+        if event.style is None and not isinstance(scalar(key), str):
+            self._problem(event, f"key {key!r} is not a name; put it in quotes if it is meant to be one")
+        path = (*top.path, key)
+        top.key, top.skip = key, key in top.value
+        if top.skip:
+            message = f"is given twice, first in line {self.document.lines[path]}"
+            self.document.problems.append(self._at(event, path, message))
+        self.document.lines.setdefault(path, _line(event))
+
+    def _place(self, event: Any, value: Any) -> Path:
         """Put a value where it belongs; returns its path."""
-        if not stack:
-            document.data = value
+        if not self._open:
+            self.document.data = value
             return ()
-        top = stack[-1]
+        top = self._open[-1]
         if isinstance(top.value, list):
             top.value.append(value)
-            path = (*top.path, len(top.value) - 1)
+            path: Path = (*top.path, len(top.value) - 1)
         else:
             assert top.key is not None
             path = (*top.path, top.key)
             if not top.skip:
                 top.value[top.key] = value
             top.key, top.skip = None, False
-        document.lines.setdefault(path, event.start_mark.line + 1)
+        self.document.lines.setdefault(path, _line(event))
         return path
 
-    def take_key(event: Any, top: _Open) -> None:
-        key = event.value
-        path = (*top.path, key)
-        line = event.start_mark.line + 1
-        if event.style is None and not isinstance(scalar(key), str):
-            problem(event, top.path, f"key {key!r} is not a name; put it in quotes if it is meant to be one")
-        if key in top.value:  # type: ignore[operator]
-            problem(event, path, f"is given twice, first in line {document.lines[path]}")
-            top.skip = True
-        document.lines.setdefault(path, line)
-        top.key = key
+    def _problem(self, event: Any, message: str) -> None:
+        self.document.problems.append(self._at(event, self._open[-1].path if self._open else (), message))
 
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            top = stack[-1] if stack else None
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    problem(event, (), "a second document begins here; a recipe is one document")
-                    break
-            if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-                what = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
-                problem(
-                    event,
-                    top.path if top else (),
-                    f"{what}{event.anchor}: write the value out; recipes have no references",
-                )
-            expects_key = top is not None and isinstance(top.value, dict) and top.key is None
-            if isinstance(event, yaml.ScalarEvent):
-                if event.tag is not None:
-                    problem(event, top.path if top else (), f"tag {event.tag}: recipes hold plain values only")
-                if expects_key:
-                    assert top is not None
-                    take_key(event, top)
-                else:
-                    place(event, scalar(event.value) if event.style is None else event.value)
-            elif isinstance(event, yaml.AliasEvent):
-                if expects_key:
-                    assert top is not None
-                    top.key, top.skip = f"*{event.anchor}", True
-                else:
-                    place(event, None)
-            elif isinstance(event, yaml.CollectionStartEvent):
-                if expects_key:
-                    assert top is not None
-                    line = event.start_mark.line + 1
-                    raise RecipeError([Problem(f"{name}:{line}", dotted(top.path), "a key must be a name", line)])
-                if event.tag is not None:
-                    problem(event, top.path if top else (), f"tag {event.tag}: recipes hold plain values only")
-                if len(stack) >= MAX_DEPTH:
-                    line = event.start_mark.line + 1
-                    raise RecipeError([Problem(f"{name}:{line}", "", f"nested deeper than {MAX_DEPTH} levels", line)])
-                value: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-                stack.append(_Open(value, place(event, value)))
-            elif isinstance(event, yaml.CollectionEndEvent):
-                stack.pop()
-    except yaml.YAMLError as error:
-        raise RecipeError([_syntax(error, name)]) from None
-    return document
+    def _at(self, event: Any, path: Path, message: str) -> Problem:
+        return Problem(f"{self._name}:{_line(event)}", dotted(path), message, _line(event))
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
 
 
 def dotted(path: Path) -> str:

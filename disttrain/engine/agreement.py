@@ -41,7 +41,8 @@ def everyone(engine: Engine, action: Callable[[], T]) -> T:
     For set-up work whose failure on one rank (a missing file, a package) must not leave the others waiting. Errors that
     are not deliberate go through unchanged: they are bugs, and end the job by themselves.
     """
-    return _together(engine, action, range(engine.world.size))
+    result: T = _together(engine, action, range(engine.world.size))
+    return result
 
 
 def on_main(engine: Engine, action: Callable[[], T]) -> T:

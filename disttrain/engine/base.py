@@ -168,5 +168,5 @@ def _chunks(tensors: Sequence[Tensor], max_bytes: int) -> Iterable[list[Tensor]]
 
 def _copy_flat(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     with torch.no_grad():
-        for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True):
+        for part, tensor in zip(torch.split(flat, [t.numel() for t in tensors]), tensors, strict=True):
             tensor.copy_(part.view_as(tensor))

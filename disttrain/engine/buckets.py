@@ -45,7 +45,7 @@ class GradientBuckets:
         self.buckets = [_bucket(i, group) for i, group in enumerate(_groups(params, cap_bytes))]
         for bucket in self.buckets:
             for position, param in enumerate(bucket.params):
-                param.register_post_accumulate_grad_hook(self._hook(bucket, position))
+                param.register_post_accumulate_grad_hook(self._hook(bucket, position))  # type: ignore[no-untyped-call]
 
     def finish(self) -> None:
         """Launch what this rank's backward did not reach (unused parameters count as zero), and make ready for the
@@ -96,5 +96,5 @@ def _groups(params: Sequence[nn.Parameter], cap_bytes: int) -> list[list[nn.Para
 
 def _bucket(index: int, params: list[nn.Parameter]) -> Bucket:
     flat = torch.zeros(sum(p.numel() for p in params), dtype=params[0].dtype, device=params[0].device)
-    views = [v.view_as(p) for v, p in zip(flat.split([p.numel() for p in params]), params, strict=True)]
+    views = [v.view_as(p) for v, p in zip(torch.split(flat, [p.numel() for p in params]), params, strict=True)]
     return Bucket(index, params, flat, views)

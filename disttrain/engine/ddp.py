@@ -28,11 +28,8 @@ from disttrain.engine.rendezvous import rendezvous
 from disttrain.engine.world import World
 
 # torch 2.13 renamed the flag and warns about the old name.
-_NO_BUFFER_SYNC = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-    else "broadcast_buffers"
-)
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+_NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 _OPS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
 
 
@@ -73,7 +70,7 @@ class DDPEngine(Engine):
             bucket_cap_mb=self._bucket_mb,
             init_sync=False,  # prepare() has compared shapes and dtypes and sent rank 0's state
             # Running statistics are averaged before they are used, not overwritten by rank 0's in every forward.
-            **{_NO_BUFFER_SYNC: False},
+            **_NO_BUFFER_SYNC,
         )
         return self._model
 

@@ -9,13 +9,14 @@ import socket
 from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from disttrain.engine.environment import integer
 from disttrain.engine.world import World
 from disttrain.errors import InputError, RankError
 
 
-def rendezvous(world: World, timeout_seconds: float) -> dist.Store:
+def rendezvous(world: World, timeout_seconds: float) -> Store:
     """The key-value store of the job, reachable from every rank.
 
     ``MASTER_ADDR`` and ``MASTER_PORT`` win where they are set. Else, under ``srun``, the first node of the step serves on
@@ -38,19 +39,19 @@ def rendezvous(world: World, timeout_seconds: float) -> dist.Store:
     return _connect(host, port, world, timeout, serve=world.rank == 0 and not agent_serves)
 
 
-def _connect(host: str, port: int, world: World, timeout: datetime.timedelta, *, serve: bool) -> dist.Store:
+def _connect(host: str, port: int, world: World, timeout: datetime.timedelta, *, serve: bool) -> Store:
     try:
-        store = dist.TCPStore(host, port, world.size, serve, timeout=timeout, wait_for_workers=False)
+        store = TCPStore(host, port, world.size, serve, timeout=timeout, wait_for_workers=False)
     except (dist.DistError, RuntimeError) as error:
         if serve:
             raise InputError(f"rank 0 cannot serve on {host}:{port}: {_first_line(error)}") from None
         raise RankError(f"rank {world.rank} cannot reach rank 0 at {host}:{port}: {_first_line(error)}") from None
     # An elastic restart reuses the agent's store; keys of an earlier attempt must not be read.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"disttrain/{attempt}", store)
+    return PrefixStore(f"disttrain/{attempt}", store)
 
 
-def _store_over_mpi(world: World, timeout: datetime.timedelta) -> dist.Store:
+def _store_over_mpi(world: World, timeout: datetime.timedelta) -> Store:
     try:
         from mpi4py import MPI
     except ImportError as error:
@@ -74,8 +75,8 @@ def _store_over_mpi(world: World, timeout: datetime.timedelta) -> dist.Store:
     return store if store is not None else _connect(host, port, world, timeout, serve=False)
 
 
-def _port_of(store: dist.Store) -> int:
-    inner: Any = store.underlying_store if isinstance(store, dist.PrefixStore) else store
+def _port_of(store: Store) -> int:
+    inner: Any = store.underlying_store if isinstance(store, PrefixStore) else store
     return int(inner.port)
 
 

@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         nn.init.zeros_(self.head.bias)
         if zero_init_last_gamma:
             for block in stages:
-                nn.init.zeros_(block.branch[-1].weight)  # type: ignore[index,union-attr,arg-type]
+                nn.init.zeros_(block.branch[-1].weight)  # type: ignore[index,union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.stages(self.stem(x)).mean((2, 3))

@@ -33,7 +33,7 @@ def polynomial(start: float, end: float, samples: float, power: float) -> Schedu
     arXiv:1708.03888), BERT with LAMB power 1 (You et al. 2020, arXiv:1904.00962)."""
 
     def f(s: float) -> float:
-        return end + (start - end) * (1.0 - _fraction(s, samples)) ** power
+        return float(end + (start - end) * (1.0 - _fraction(s, samples)) ** power)
 
     return f
 

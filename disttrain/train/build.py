@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 
 from disttrain.checkpoint import Checkpoint
@@ -102,7 +105,8 @@ def make_order(recipe: Recipe, num_samples: int, world_size: int) -> Order:
 
 
 def seed_rank(seed: int, rank: int) -> None:
-    """Seed what draws outside the data path (dropout), differently on each rank."""
-    import numpy as np
-
-    torch.manual_seed(int(bits(seed, 0, np.array([rank]), stream="rank")[0, 0]))
+    """Seed the generators of torch, NumPy and Python, for what draws outside the data path (dropout); each rank its own."""
+    number = int(bits(seed, 0, np.array([rank]), stream="rank")[0, 0])
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)

@@ -15,7 +15,7 @@ def evaluate(run: Run) -> dict[str, float]:
     Ranks sum over their own contiguous shares; sums and counts are added up, then divided, so the result does not depend
     on the number of ranks but for the order of float64 additions.
     """
-    engine, task = run.engine, run.task
+    engine, task, settings = run.engine, run.task, run.recipe.evaluate
     engine.average_batch_norm(run.model)
     model = engine.unwrap(run.model)
     was_training = model.training
@@ -27,7 +27,7 @@ def evaluate(run: Run) -> dict[str, float]:
                 task.test_dataset(),
                 rank=engine.world.rank,
                 size=engine.world.size,
-                batch=run.recipe.evaluate.batch,
+                batch=settings.batch if settings is not None else 1000,
                 workers=run.recipe.data.workers,
                 device=engine.world.device,
             ):

@@ -113,7 +113,7 @@ def _lr(recipe: Recipe, plan: StepPlan) -> list[Line]:
 
 
 def _rest(recipe: Recipe, plan: StepPlan) -> list[Line]:
-    lines = [
+    lines: list[Line] = [
         (
             "precision",
             recipe.precision,

@@ -39,7 +39,7 @@ def param_groups(model: nn.Module, exclude: str) -> list[dict[str, Any]]:
     params = [p for p in model.parameters() if p.requires_grad]
     if exclude == "none":
         return [{"params": params}]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in params if p.ndim > 1]},
         {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
     ]

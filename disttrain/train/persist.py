@@ -59,7 +59,8 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
     """Continue from ``checkpoint`` (given on rank 0): optimizer, loss scale, position and random state.
 
     The model's parameters were restored on rank 0 before :meth:`Engine.prepare` and travelled from there. A rank takes
-    up its own random state where the number of ranks is the same, and otherwise keeps the fresh one it was seeded with.
+    up its own random state where the number of ranks and the kind of device are the same, and otherwise keeps the fresh
+    one it was seeded with.
     """
     engine = run.engine
     if checkpoint is not None:
@@ -69,7 +70,8 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
     state, rng = engine.broadcast_object(small)
     run.progress = Progress.from_dict(state["progress"])
     run.precision.load_state_dict(state["precision"])
-    if len(rng) == engine.world.size:
+    same_device = ("cuda" in rng[0]) == (engine.world.device.type == "cuda")
+    if len(rng) == engine.world.size and same_device:
         restore_rng(rng[engine.world.rank], engine.world.device)
 
 

@@ -13,7 +13,7 @@ from disttrain.checkpoint import run_lock
 from disttrain.config import Recipe
 from disttrain.engine.agreement import on_main
 from disttrain.engine.base import Engine
-from disttrain.telemetry import NullSink, Sink, open_log, run_sink
+from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.train.build import build
 from disttrain.train.loop import train
@@ -60,6 +60,7 @@ def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str
         run_dir, recipe = on_main(engine, lambda: settle(request, engine.world.size))
         if main:
             leave.enter_context(run_lock(run_dir))
+            leave.callback(echo_warnings())
         leave.callback(open_log(run_dir, engine.world.rank))
         log.info(
             "rank %d of %d on %s, engine %s",
@@ -76,7 +77,7 @@ def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str
             restore(run, checkpoint)
         else:
             share_optimizer(run)
-        sink = open_sink(run, run_dir, refused) if main else NullSink()
+        sink = open_sink(run, run_dir) if main else NullSink()
         leave.callback(sink.close)
         if main:
             write_recipe(run_dir, recipe)
@@ -96,7 +97,7 @@ def settle(request: Request, world_size: int) -> tuple[Path, Recipe]:
     return new_run_dir(request.run_dir, recipe.name or "run"), recipe
 
 
-def open_sink(run: Run, run_dir: Path, refused: list[str]) -> Sink:
+def open_sink(run: Run, run_dir: Path) -> Sink:
     """On rank 0: the metrics file, TensorBoard and the terminal. Lines after the resumed position are dropped first."""
     truncate_after(run_dir / METRICS, run.progress.position.updates)
     step = run.progress.position.updates
@@ -122,8 +123,6 @@ def open_sink(run: Run, run_dir: Path, refused: list[str]) -> Sink:
             "run_dir": str(run_dir),
         }
     )
-    for reason in refused:
-        sink.log({"event": "warning", "message": f"checkpoint passed over: {reason}"})
     return sink
 
 

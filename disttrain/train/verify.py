@@ -146,4 +146,4 @@ def _run(
     run_ranks(arguments, variant.ranks, variant.engine, log_dir=work_dir / f"{name}-output")
     lines = [json.loads(line) for line in (run_dir / METRICS).read_text().splitlines()]
     ids = [line["ids"] for line in lines if line.get("event") == "samples"]
-    return load_latest(run_dir).checkpoint.model, ids
+    return dict(load_latest(run_dir).checkpoint.model), ids
