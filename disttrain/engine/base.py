@@ -38,8 +38,8 @@ class Engine(ABC):
     world: World
     phase = "starting up"
     """What this rank is doing, in words for an error message; set by whoever drives the engine."""
-    lays_out_after_first_backward = False
-    """Whether the exchange settles its buffer layout only in the first backward (see ``train/rehearse.py``)."""
+    rehearsals = 0
+    """Backward passes after which the exchange has settled its buffer layout (see ``train/rehearse.py``)."""
 
     @abstractmethod
     def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:

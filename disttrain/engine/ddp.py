@@ -43,7 +43,7 @@ class DDPEngine(Engine):
     """
 
     name = "ddp"
-    lays_out_after_first_backward = True
+    rehearsals = 2  # buckets are laid out anew after the first backward; with static_graph, after the second
 
     def __init__(self, world: World, *, timeout_seconds: float = 600.0, bucket_mb: float = 25.0) -> None:
         self.world = world

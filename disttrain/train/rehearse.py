@@ -1,4 +1,4 @@
-"""One forward and backward that leaves no trace, so that the first real one finds everything laid out."""
+"""Forward and backward passes that leave no trace, so that the first real one finds everything laid out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from disttrain.train.step import accumulate
 
 
 def rehearse(run: Run, batch: Batch) -> None:
-    """Run ``batch``'s exchange once before the first update of this process, on engines that ask for it.
+    """Run ``batch``'s exchange before the first update of this process, as often as the engine asks for.
 
-    DDP lays out its gradient buckets anew after the first backward, in the order in which gradients arrived. Past two
-    ranks a ring adds in an order that depends on the layout, so without a rehearsal the first update after a restart
-    would add in another order than the same update of an undisturbed run, and bit-identity would end there.
+    DDP lays out its gradient buckets anew after the first passes, in the order in which gradients arrived. Past two ranks
+    a ring adds in an order that depends on the layout, so without a rehearsal the first update after a restart would add
+    in another order than the same update of an undisturbed run, and bit-identity would end there.
     """
-    if not run.engine.lays_out_after_first_backward:
-        return
     last = Batch(batch.epoch, batch.offset, batch.size, batch.ends_epoch, batch.ids, batch.micro_batches[-1:])
     with _without_trace(run):
-        accumulate(run, last)
-        run.engine.reduce_gradients()
+        for _ in range(run.engine.rehearsals):
+            accumulate(run, last)
+            run.engine.reduce_gradients()
 
 
 @contextmanager

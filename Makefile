@@ -1,0 +1,76 @@
+# `make run` and `make test` are all that a fresh machine needs; `make help` says what else there is.
+#
+# Everything lives in .venv. Its stamp files are older than pyproject.toml or constraints.txt exactly when something has
+# to be installed, so a second call starts at once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+NPROC ?= 2
+export PYTHON ?= python3
+export TORCH ?=
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# One CI machine often runs as root, which Open MPI refuses unless it is told twice.
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+
+# Build isolation would fetch an unpinned hatchling; the pinned one is in the environment already.
+INSTALL := pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
+
+.PHONY: help run test test-all lint venv dev clean
+
+help:
+	@echo 'make run       set up .venv and train the default recipe on $(NPROC) ranks: real data, no download'
+	@echo 'make test      set up .venv, Open MPI and Horovod; then lint, types, import contracts and all quick tests'
+	@echo 'make test-all  the same with the slow tests'
+	@echo 'make lint      ruff, mypy and the import contracts'
+	@echo 'make clean     remove .venv and all caches'
+	@echo
+	@echo 'DISTTRAIN_DATA=DIR   for the tests: the folder that holds fashion-mnist/ and tinyshakespeare/; tests on that data'
+	@echo '                     fail without it (.ci/run looks beside the checkout)'
+	@echo 'PYTHON=python3.12    the Python of a new .venv (default python3; 3.11 or newer)'
+	@echo 'TORCH=torch==2.11.0  the torch of a new .venv (default: as in constraints.txt); what pip install takes, options too'
+	@echo 'NPROC=4              ranks of make run'
+
+run: $(VENV)/.stamp-run
+	torchrun --nproc_per_node=$(NPROC) -m disttrain
+
+test: dev lint
+	pytest -m 'not slow and not gpu'
+
+test-all: dev lint
+	pytest -m 'not gpu'
+
+lint: $(VENV)/.stamp-dev
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+# Open MPI and Horovod look for themselves whether there is anything to do.
+dev: $(VENV)/.stamp-dev
+	tools/install-openmpi.sh
+	if command -v mpicxx >/dev/null; then $(INSTALL) -e '.[mpi]'; fi
+	PIP_CONSTRAINT=$(VENV)/constraints.txt launch/install-horovod.sh $(VENV)/bin/python
+
+$(VENV)/.stamp-venv: constraints.txt
+	tools/make-venv.sh $(VENV)
+	touch $@
+
+$(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml
+	$(INSTALL) hatchling editables
+	$(INSTALL) --editable '.[quickstart,tensorboard]'
+	touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
