@@ -1,0 +1,102 @@
+"""The first error of a rank is the headline, on every launcher; nobody hangs and nobody repeats it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from disttrain.checkpoint import list_checkpoints
+from tests.harness import disttrain, every_launcher, launch, train
+
+QUICK = ["batch.global=100", "epochs=null", "updates=400", "evaluate=null", "log.tensorboard=false", "log.every_steps=5"]
+
+
+@pytest.mark.parametrize("launcher", every_launcher())
+def test_an_exception_on_one_rank_ends_all_and_is_the_headline(launcher: str, tmp_path: Path) -> None:
+    words = [*QUICK, "task.name=tests.faults.broken:Breaking", "task.rank=1", "task.at=30"]
+    result = train(launcher, 2, tmp_path / "run", *words, timeout=60)
+    assert result.code != 0
+    text = result.text
+    assert text.count("ValueError: planted in call 30\n") >= 1, text[-4000:]
+    ours = [line for line in text.splitlines() if "disttrain: rank" in line]
+    # DDP rehearses with two calls before the first update.
+    assert "disttrain: rank 1 failed in update" in ours[0], ours
+    assert "ValueError: planted" in ours[0]
+    for line in ours[1:]:
+        assert "disttrain: rank 0 stopped in update" in line, ours
+        assert "another rank went away first" in line
+    # One traceback of ours, that of the rank that failed; launchers may add their own after it.
+
+    assert "in losses" in text
+
+
+def test_the_api_ends_all_ranks_too(tmp_path: Path) -> None:
+    script = tmp_path / "loop.py"
+    script.write_text(
+        "import disttrain, torch\n"
+        "with disttrain.init(device='cpu') as engine:\n"
+        "    if engine.world.rank == 1:\n"
+        "        raise ValueError('planted')\n"
+        "    engine.all_reduce(torch.ones(2))\n"
+        "    engine.barrier('never reached')\n"
+    )
+    result = launch("torchrun", 2, [str(script)], timeout=40)
+    assert result.code != 0
+    assert "ValueError: planted" in result.err
+
+
+@pytest.mark.parametrize("launcher", every_launcher("torchrun", "horovodrun"))
+def test_a_loss_that_is_not_a_number_ends_the_run_on_all_ranks(launcher: str, tmp_path: Path) -> None:
+    words = [*QUICK, "task.name=tests.faults.broken:Breaking", "task.rank=1", "task.at=13", "task.how=nan"]
+    result = train(launcher, 2, tmp_path / "run", *words, "checkpoint.every_steps=1", timeout=60)
+    assert result.code != 0
+    assert "the gradient norm of update 1" in result.text
+    assert "is nan" in result.text
+    steps = sorted(list_checkpoints(tmp_path / "run"))
+    named = int(result.text.split("the gradient norm of update ")[1].split()[0])
+    assert steps[-1] == named - 1, "nothing that is not finite may be saved"
+
+
+def test_a_rank_that_leaves_early_is_a_failure(tmp_path: Path) -> None:
+    words = [*QUICK, "task.name=tests.faults.broken:Breaking", "task.rank=1", "task.at=20", "task.how=exit"]
+    result = train("torchrun", 2, tmp_path / "run", *words, timeout=60)
+    assert result.code != 0
+    assert "another rank went away first" in result.text
+
+
+def test_different_data_is_refused_before_the_first_update(tmp_path: Path) -> None:
+    result = train("torchrun", 2, tmp_path / "run", *QUICK, "task.name=tests.faults.broken:Different", timeout=60)
+    assert result.code != 0
+    assert "the ranks disagree" in result.text
+    assert "dataset fingerprint" in result.text
+    assert "on rank 0" in result.text
+    assert "on rank 1" in result.text
+    assert '"loss"' not in (tmp_path / "run/metrics.jsonl").read_text() if (tmp_path / "run/metrics.jsonl").exists() else True
+
+
+def test_a_different_recipe_is_named_with_its_ranks(tmp_path: Path) -> None:
+    """Rank 1 is started with another learning rate, as by a stale file on one machine."""
+    from tests.harness import finish, start
+
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29437", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    stale = tmp_path / "rank1"
+    stale.mkdir()
+    (stale / "sitecustomize.py").write_text("import torch\ntorch.__version__ = '1.0.0+stale'\n")
+    words = ["-m", "disttrain", "train", *QUICK, "--run-dir", str(tmp_path / "run")]
+    ranks = [
+        start("none", 1, words, env=env | {"RANK": "0", "LOCAL_RANK": "0"}),
+        start("none", 1, words, env=env | {"RANK": "1", "LOCAL_RANK": "1", "PYTHONPATH": f"{stale}:{Path.cwd()}"}),
+    ]
+    results = [finish(r, 60) for r in ranks]
+    assert [r.code for r in results] == [4, 4], results[0].text + results[1].text
+    assert "package torch:" in results[0].err
+    assert '"1.0.0+stale" on rank 1' in results[0].err
+    assert "Traceback" not in results[0].err + results[1].err
+
+
+def test_a_second_job_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    assert disttrain(*QUICK[:2], "updates=3", "log.tensorboard=false", "--run-dir", tmp_path / "run").code == 0
+    again = disttrain(*QUICK, "--run-dir", tmp_path / "run")
+    assert again.code == 2
+    assert "already holds a run" in again.err
