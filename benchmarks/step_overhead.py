@@ -32,19 +32,34 @@ from disttrain.train.watch import GradientWatch
 CASES = {
     # name: overrides of the built-in recipe, updates a turn, rounds, bound
     "tiny mlp": (
-        ["task.name=synthetic", "task.shape=[1,8,8]", "model.name=mlp", "model.hidden=[64]"],
+        ["task.name=synthetic", "task.classes=10", "task.shape=[1,8,8]", "model.name=mlp", "model.hidden=[64]"],
         64,
         100,
         25,
         1.10,
     ),
-    "convnet 28x28": (["task.name=synthetic", "task.shape=[1,28,28]", "model.name=convnet"], 128, 10, 15, 1.03),
+    "convnet 28x28": (
+        ["task.name=synthetic", "task.classes=10", "task.shape=[1,28,28]", "model.name=convnet"],
+        128,
+        10,
+        15,
+        1.03,
+    ),
 }
 Turn = Callable[[int], None]
 
 
 def disttrain_turn(engine: Engine, overrides: list[str], global_batch: int) -> Turn:
-    recipe = load_recipe(None, [*overrides, f"batch.global={global_batch}", "log.tensorboard=false", "evaluate=null"])
+    recipe = load_recipe(
+        None,
+        [
+            *overrides,
+            f"batch.global={global_batch}",
+            "log.tensorboard=false",
+            "evaluate=null",
+            "optimizer.weight_decay=0.0",
+        ],
+    )
     run = build(recipe, engine)
     stream = batches(run)
     watch, vote, meter, sink = GradientWatch(), StopVote(engine), Meter(0), NullSink()
@@ -62,7 +77,11 @@ def raw_turn(engine: Engine, overrides: list[str], global_batch: int) -> Turn:
     recipe = load_recipe(None, [*overrides, f"batch.global={global_batch}"])
     task = make_task(recipe)
     torch.manual_seed(recipe.seed)
-    model = torch.nn.parallel.DistributedDataParallel(make_model(recipe, task), gradient_as_bucket_view=True)
+    model = (
+        torch.nn.parallel.DistributedDataParallel(make_model(recipe, task), gradient_as_bucket_view=True)
+        if engine.world.size > 1
+        else make_model(recipe, task)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, labels = task.train_dataset().gather(torch.arange(task.sizes().train).numpy(), 0)
     mine = global_batch // engine.world.size

@@ -35,9 +35,9 @@ class Precision:
         """Around the forward pass and the loss, not around backward."""
         return nullcontext()
 
-    def scale(self, loss: Tensor) -> Tensor:
-        """The loss to call backward on."""
-        return loss
+    def scale(self, losses: Tensor) -> Tensor:
+        """The losses to call backward on."""
+        return losses
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Once per update, after the gradients are reduced: from here on ``p.grad`` is the true gradient."""
@@ -96,8 +96,8 @@ class FP16(Precision):
     def forward_context(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.float16)
 
-    def scale(self, loss: Tensor) -> Tensor:
-        scaled: Tensor = self.scaler.scale(loss)
+    def scale(self, losses: Tensor) -> Tensor:
+        scaled: Tensor = self.scaler.scale(losses)
         return scaled
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:

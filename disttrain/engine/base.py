@@ -26,8 +26,7 @@ class Engine(ABC):
         optimizer.zero_grad()
         for i, micro_batch in enumerate(micro_batches):
             with engine.accumulating(last=i == len(micro_batches) - 1):
-                loss = per_sample_losses(model, micro_batch).sum() / global_count
-                engine.backward(loss)
+                engine.backward(per_sample_losses(model, micro_batch), scale=1 / global_count)
         engine.reduce_gradients()      # p.grad is now the gradient of the mean over the global batch, on all ranks
         optimizer.step()
 
@@ -50,9 +49,13 @@ class Engine(ABC):
         """Around forward and backward of one micro-batch: gradients travel in the last one only."""
 
     @abstractmethod
-    def backward(self, loss: Tensor) -> None:
-        """Backward of this rank's part of the global mean loss: a sum over its samples divided by the count of the
-        whole global batch."""
+    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
+        """Backward of ``scale * losses.sum()``, this rank's part of the loss whose gradient all ranks are to have.
+
+        For the mean over the global batch, ``losses`` are those of this rank's samples, of any shape, and ``scale`` is
+        one over the count of the whole global batch. Neither the sum nor the product is computed: they are the
+        gradient that backward starts with.
+        """
 
     @abstractmethod
     def reduce_gradients(self) -> None:

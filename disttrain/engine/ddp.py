@@ -6,7 +6,7 @@ Two decisions are worth knowing:
 - A CUDA job also has a Gloo backend. Flags, objects and barriers travel as CPU tensors, so that none of them makes the
   host wait for the GPU.
 - DDP divides the summed gradient by the number of ranks. Our loss is already divided by the count of the whole global
-  batch, so :meth:`DDPEngine.backward` multiplies by the number of ranks once, exactly undone by DDP's division.
+  batch, so :meth:`DDPEngine.backward` multiplies by the number of ranks, which DDP's division undoes.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class DDPEngine(Engine):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last or self._model is None else self._model.no_sync()
 
-    def backward(self, loss: Tensor) -> None:
-        (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
+        losses.backward(torch.full_like(losses, scale * self.world.size))  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self) -> None:
         return  # DDP's last backward has waited for its buckets

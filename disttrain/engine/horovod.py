@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from disttrain.engine.base import Engine, Reduction
@@ -85,8 +86,8 @@ class HorovodEngine(Engine):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last or self._buckets is None else self._local_only(self._buckets)
 
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
+        losses.backward(torch.full_like(losses, scale))  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self) -> None:
         if self._buckets is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from disttrain.engine.base import Engine, Reduction
@@ -25,8 +26,8 @@ class LocalEngine(Engine):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
+        losses.backward(torch.full_like(losses, scale))  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self) -> None:
         return

@@ -150,7 +150,7 @@ def stopped(run: Run) -> StopRequested:
 def log_update(run: Run, result: Update, meter: Meter, sink: Sink) -> None:
     """One training line: the exact mean loss over this update's global batch, gathered from all ranks."""
     position = run.progress.position
-    loss = float(run.engine.all_reduce(result.loss.double()))
+    loss = float(run.engine.all_reduce(result.loss()))
     sink.log(
         {
             **where(run),

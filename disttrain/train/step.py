@@ -18,14 +18,18 @@ class Update:
     """What came of one update.
 
     Attributes:
-        loss: this rank's part of the mean loss over the global batch; the ranks' parts add up to it. On the device.
+        parts: of each micro-batch, the losses of its items and the factor that makes their sum a part of the mean.
         grad_norm: 2-norm of the gradient of that mean, before clipping; the same on all ranks. On the device.
         applied: whether the weights moved; False after an fp16 overflow, on all ranks alike.
     """
 
-    loss: Tensor
+    parts: Sequence[tuple[Tensor, float]]
     grad_norm: Tensor
     applied: bool
+
+    def loss(self) -> Tensor:
+        """This rank's part of the mean loss over the global batch, float64 on the device; the ranks' parts add up."""
+        return torch.stack([losses.double().sum() * factor for losses, factor in self.parts]).sum()
 
 
 def update(run: Run, batch: Batch, lr: float) -> Update:
@@ -38,15 +42,15 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     run.optimizer.zero_grad(set_to_none=True)
-    loss = accumulate(run, batch)
+    parts = accumulate(run, batch)
     run.engine.reduce_gradients()
     run.precision.unscale_(run.optimizer)
     grad_norm = clip(run.params, run.recipe.gradient.clip_norm)
-    return Update(loss, grad_norm, run.precision.step(run.optimizer))
+    return Update(parts, grad_norm, run.precision.step(run.optimizer))
 
 
-def accumulate(run: Run, batch: Batch) -> Tensor:
-    """Forward and backward of all micro-batches; gradients travel during the last. Returns this rank's part of the loss."""
+def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
+    """Forward and backward of all micro-batches; gradients travel during the last. See :class:`Update` for ``parts``."""
     items = global_items(run, batch)
     last = len(batch.micro_batches) - 1
     parts = []
@@ -54,10 +58,10 @@ def accumulate(run: Run, batch: Batch) -> Tensor:
         with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight):
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
-                loss = run.task.losses(run.model, inputs).sum() * (micro.weight / items)
-            run.engine.backward(run.precision.scale(loss))
-        parts.append(loss.detach())
-    return parts[0] if last == 0 else torch.stack(parts).sum()
+                losses = run.task.losses(run.model, inputs)
+            run.engine.backward(run.precision.scale(losses), scale=micro.weight / items)
+        parts.append((losses.detach(), micro.weight / items))
+    return parts
 
 
 def global_items(run: Run, batch: Batch) -> int:
@@ -71,7 +75,8 @@ def global_items(run: Run, batch: Batch) -> int:
 def clip(params: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
     """The 2-norm of all gradients together; when ``max_norm`` is given, gradients are scaled down to it in place."""
     grads = [p.grad for p in params if p.grad is not None]
-    norm = nn.utils.get_total_norm(grads)
+    # torch.nn.utils.get_total_norm, without its sorting by device and dtype: a rank has one device.
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     if max_norm is not None:
         nn.utils.clip_grads_with_norm_(params, max_norm, norm)
     return norm
