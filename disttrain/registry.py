@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import pkgutil
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 from disttrain.errors import InputError
@@ -21,25 +24,58 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
         builtins: short name -> ``pkg.mod:Object``.
 
     Raises:
-        InputError: no such name, module or object; the message says which.
+        InputError: no such name, module or object, or the module fails while it is imported; the message says which.
     """
     if ":" not in spec:
         if spec not in builtins:
-            close = difflib.get_close_matches(spec, builtins, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"{spec!r} is unknown{hint}; expected one of {', '.join(builtins)}, or pkg.mod:Object")
+            allowed = ", ".join([*builtins, "pkg.mod:Object"])
+            raise InputError(f"{spec!r} is unknown; expected one of {allowed}{_hint(spec, builtins)}")
         spec = builtins[spec]
     module_name, _, attribute = spec.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"{spec!r}: module {module_name!r} cannot be imported: {error}") from error
-    for part in attribute.split("."):
+    parts = attribute.split(".")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *parts)):
+        raise InputError(f"{spec!r} is no name of an object; expected pkg.mod:Object")
+    found: Any = _module(spec, module_name)
+    for part in parts:
         if not hasattr(found, part):
-            close = difflib.get_close_matches(part, dir(found), 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"{spec!r}: {module_name} has no {attribute!r}{hint}")
+            raise InputError(f"{spec!r}: {module_name} has no {attribute!r}{_hint(part, dir(found))}")
         found = getattr(found, part)
     return found
+
+
+def _module(spec: str, name: str) -> ModuleType:
+    # ``python -m`` puts the current directory on the path, a console script does not.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if f"{name}.".startswith(f"{missing}."):
+            hint = _hint(missing.rpartition(".")[2], _neighbours(missing))
+            raise InputError(
+                f"{spec!r}: there is no module {missing!r}, neither installed nor in the current directory{hint}"
+            ) from error
+        raise _failed(spec, name, error) from error
+    except Exception as error:
+        raise _failed(spec, name, error) from error
+
+
+def _failed(spec: str, name: str, error: Exception) -> InputError:
+    frames = traceback.extract_tb(error.__traceback__)
+    # A syntax error names its own place; the innermost frame is then importlib's.
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if not isinstance(error, SyntaxError) else ""
+    return InputError(f"{spec!r}: module {name!r} cannot be imported: {type(error).__name__}: {error}{place}")
+
+
+def _neighbours(module: str) -> list[str]:
+    """The modules that stand beside the place where ``module`` was looked for."""
+    package = sys.modules.get(module.rpartition(".")[0])
+    path = list(package.__path__) if package is not None and hasattr(package, "__path__") else None
+    return [found.name for found in pkgutil.iter_modules(path)]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -37,6 +37,12 @@ def _no_leaks() -> Iterator[None]:
 
 
 def _ours() -> dict[str, str]:
-    """The environment but for what pytest and torch's compiler write into it on their own."""
-    own = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    """The environment but for what pytest, torch's compiler and scikit-learn write into it on their own."""
+    own = (
+        "PYTEST_CURRENT_TEST",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+        "KMP_DUPLICATE_LIB_OK",
+        "KMP_INIT_AT_FORK",
+    )
     return {k: v for k, v in os.environ.items() if k not in own}

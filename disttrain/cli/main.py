@@ -6,8 +6,8 @@ Each command imports what it needs when it runs, so that wrong input is refused 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import typer
 
 from disttrain.cli import data, doctor, evaluate, schema, show, train, verify
@@ -30,6 +30,8 @@ app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 
+# Typer brings a copy of click in some versions and uses the package in others; this is the base of its usage errors.
+_CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 COMMANDS = ("train", "evaluate", "show", "verify", "schema", "doctor", "data")
 
 
@@ -47,10 +49,10 @@ def main() -> None:
         app(arguments, prog_name="disttrain", standalone_mode=False)
     except DisttrainError as error:
         fail(error)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         raise SystemExit(error.exit_code) from None
-    except click.ClickException as error:
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except _CLICK_ERROR as error:
         error.show()
         raise SystemExit(2) from None
-    except click.Abort:
-        raise SystemExit(130) from None

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo
+from pydantic_core import PydanticCustomError
 
-Positive = Annotated[int, Field(gt=0)]
+UNITS = ("epochs", "samples", "updates")
+ALTERNATIVES = (UNITS, ("global", "per_rank"))
+"""Keys of which a section has exactly one."""
+CUSTOM = "pkg.mod:Object"
+"""Tag of sections that name an object of the user's; the colon keeps it apart from every built-in name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a field accepts, in words; for fields whose type says too little. Stands in the annotation."""
+
+    text: str
+
+
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+# Up to here floats, in which schedules compute, still hold every whole number.
+Total = Annotated[int, Field(gt=0, le=10**15)]
+Epochs = Annotated[float, Field(gt=0.0, le=10**9)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Importable = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"), Expected("pkg.mod:Object")]
 
 
 class Section(BaseModel):
@@ -17,40 +37,56 @@ class Section(BaseModel):
 
 
 class Open(BaseModel):
-    """A section whose further keys are arguments of the user's own class or function."""
+    """A section whose further keys, plain data, are arguments of the user's own class or function."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+
+    __pydantic_extra__: dict[str, JsonValue]
+
+
+def exactly_one(*names: str) -> BeforeValidator:
+    """Marks the last of the fields ``names``, declared in this order: exactly one of them must not be null.
+
+    The mark needs ``validate_default=True``. It stands on a field because a validator of the whole section would not run
+    while anything else in the section is wrong, and a recipe's mistakes are to be reported all at once.
+    """
+    *earlier, last = names
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        # A field with a mistake of its own is absent from the data; it was given all the same.
+        given = [name for name in earlier if info.data.get(name, ...) is not None]
+        given += [last] if value is not None else []
+        if len(given) == 1:
+            return value
+        shown = [name.rstrip("_") for name in names]
+        found = [name.rstrip("_") for name in given]
+        raise PydanticCustomError(
+            "exactly_one",
+            "expected exactly one of {allowed}; got {found}",
+            {
+                "allowed": ", ".join(shown),
+                "found": " and ".join(found) or "none",
+                "names": shown,
+                "extra": found[-1:],
+            },
+        )
+
+    return BeforeValidator(check)
 
 
 class Length(Section):
     """A length in exactly one of three units."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="In passes over the train set.")
-    samples: Positive | None = Field(None, description="In samples seen.")
-    updates: Positive | None = Field(None, description="In optimizer updates.")
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Self:
-        exactly_one(self, "epochs", "samples", "updates")
-        return self
-
-
-def exactly_one(section: BaseModel, *names: str) -> None:
-    """Raise unless exactly one of the fields is not null."""
-    given = [name for name in names if getattr(section, name) is not None]
-    if len(given) != 1:
-        shown = [_alias(section, name) for name in names]
-        found = " and ".join(_alias(section, name) for name in given) or "none"
-        raise ValueError(f"expected exactly one of {', '.join(shown)}; got {found}")
-
-
-def _alias(section: BaseModel, name: str) -> str:
-    return type(section).model_fields[name].alias or name
+    epochs: Epochs | None = Field(None, description="In passes over the train set.")
+    samples: Total | None = Field(None, description="In samples seen.")
+    updates: Annotated[Total | None, exactly_one(*UNITS)] = Field(
+        None, validate_default=True, description="In optimizer updates."
+    )
 
 
 def by_name(value: Any) -> str | None:
-    """The tag of a task, model or optimizer section: its name, or ``custom`` for ``pkg.mod:Object``."""
+    """The tag of a task, model or optimizer section: its name, or ``CUSTOM`` for an object of the user's."""
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     if not isinstance(name, str):
         return None
-    return "custom" if ":" in name else name
+    return CUSTOM if ":" in name else name

@@ -2,196 +2,145 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from disttrain.config.problems import Problem
-from disttrain.config.recipe import Recipe
-from disttrain.config.strict_yaml import Path, dotted
+from disttrain.config.base import ALTERNATIVES
+from disttrain.config.describe import describe, either
+from disttrain.config.fields import Located, every_key, fields, locate, names, sections, selector
+from disttrain.config.problems import Path, Problem, dotted, printable, shown
+from disttrain.config.strict_yaml import Document
+from disttrain.config.suggest import number_hint, similar, suggest_key
 
-_YES_NO = {"on", "off", "yes", "no", "y", "n"}
-
-
-def explain(
-    error: ValidationError, data: Any, lines: dict[Path, int], origins: dict[Path, str], name: str
-) -> list[Problem]:
-    """One problem for each of pydantic's errors."""
-    found = []
-    for item in error.errors(include_url=False):
-        path = _without_tags(item["loc"], data)
-        where, line = _place(path, lines, origins, name)
-        found.append(Problem(where, dotted(path), _message(item, path, data), line))
-    return list(dict.fromkeys(found))
+_YES_NO = {"on", "off", "yes", "no", "y", "n", "true", "false"}
+# Finding suggestions takes about a millisecond each; nobody reads more of them.
+_MAX_EXPLAINED = 1000
 
 
-def sections(model: type[BaseModel], key: str) -> list[type[BaseModel]]:
-    """The section classes that ``key`` of ``model`` may hold."""
-    field = next((f for n, f in model.model_fields.items() if (f.alias or n) == key), None)
-    found: list[type[BaseModel]] = []
+def explain(error: ValidationError, document: Document, origins: dict[Path, str], name: str) -> list[Problem]:
+    """One problem for each of pydantic's errors, but none for what the YAML reader has already complained about, and none
+    for a missing key that was only misspelt.
 
-    def collect(annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found.append(annotation)
-        for argument in get_args(annotation):
-            collect(argument)
-
-    if field is not None:
-        collect(field.annotation)
-        for extra in field.metadata:
-            collect(extra)
-    return found
-
-
-def chosen(candidates: list[type[BaseModel]], data: Any) -> type[BaseModel] | None:
-    """The section class that ``data`` selects by its name or kind."""
-    if len(candidates) == 1:
-        return candidates[0]
-    for model in candidates:
-        for selector in ("name", "kind"):
-            field = model.model_fields.get(selector)
-            if field is not None and isinstance(data, dict) and data.get(selector) in get_args(field.annotation):
-                return model
-    return None
+    Args:
+        origins: the override, for each path that comes from one.
+        name: of the file.
+    """
+    explainer = _Explainer(document, origins, name)
+    found = [explainer.finding(item) for item in islice(error.errors(include_url=False), _MAX_EXPLAINED)]
+    meant = {finding.problem.suggestion for finding in found} | {dotted(path) for path in document.unusable}
+    return [
+        finding.problem
+        for finding in found
+        if not finding.settled_by & meant
+        and not any(finding.path[:end] in document.unusable for end in range(len(finding.path) + 1))
+    ]
 
 
-def keys(model: type[BaseModel]) -> list[str]:
-    """The keys of a section, as written in a recipe."""
-    return [field.alias or name for name, field in model.model_fields.items()]
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """A problem, its path, and the dotted keys of which any one would settle it if it were there."""
+
+    problem: Problem
+    path: Path
+    settled_by: frozenset[str] = frozenset()
 
 
-def every_key(model: type[BaseModel] = Recipe, prefix: str = "", data: Any = None) -> list[str]:
-    """All dotted keys a recipe can have, in the sections that ``data`` selects."""
-    found = []
-    for key in keys(model):
-        found.append(prefix + key)
-        inner = data.get(key) if isinstance(data, dict) else None
-        section = chosen(sections(model, key), inner)
-        if section is not None:
-            found += every_key(section, f"{prefix}{key}.", inner)
-    return found
+class _Explainer:
+    def __init__(self, document: Document, origins: dict[Path, str], name: str) -> None:
+        self._document = document
+        self._origins = origins
+        self._name = name
+        self._known = list(dict.fromkeys(every_key(document.data)))
+
+    def finding(self, item: Any) -> _Finding:
+        at = locate(item["loc"], self._document.data)
+        match item["type"]:
+            case "extra_forbidden":
+                return self._unknown_key(at)
+            case "missing":
+                message = f"is required; expected {describe(at.annotation, at.metadata)}"
+                return self._at(at.path, message, settled_by={dotted(at.path)})
+            case "union_tag_invalid" | "union_tag_not_found":
+                return self._unknown_name(at, item["input"])
+            case "exactly_one":
+                return self._not_one(at.path[:-1], item)
+            case "contradiction":
+                return self._at(at.path, item["msg"])
+            case "value_error":
+                return self._at(at.path, str(item["ctx"]["error"]))
+            case _:
+                return self._at(at.path, _wrong_value(item, at))
+
+    def _unknown_key(self, at: Located) -> _Finding:
+        key, parent = str(at.path[-1]), dotted(at.path[:-1])
+        own = list(fields(at.owner)) if at.owner is not None else []
+        elsewhere = [m for m in at.siblings if at.owner is not m and key in fields(m)]
+        if at.owner is not None and elsewhere:
+            message = f"unknown key for {names([at.owner])[0]}; it belongs to {either(names(elsewhere))}"
+            return self._at(at.path, message)
+        if "." in key and key in self._known:
+            *around, last = key.split(".")
+            nested = f"{': {'.join(around)}: {{{last}: ...{'}' * len(around)}"
+            return self._at(at.path, f"unknown key; write nested sections: {nested}")
+        suggestion = suggest_key(key, parent, self._known)
+        message = "unknown key" if suggestion or not own else f"unknown key; expected one of {', '.join(own)}"
+        finding = self._at(at.path, message)
+        return replace(finding, problem=replace(finding.problem, suggestion=suggestion))
+
+    def _unknown_name(self, at: Located, given: Any) -> _Finding:
+        field = fields(at.owner)[str(at.path[-1])] if at.owner is not None else None
+        assert field is not None
+        candidates = sections(field)
+        key, allowed = selector(candidates), names(candidates)
+        if not isinstance(given, dict):
+            hint = f"; write {{{key}: {given}}}" if given in allowed else ""
+            return self._at(at.path, f"got {shown(given)}; expected {describe(field.annotation)}{hint}")
+        path = (*at.path, key)
+        if given.get(key) is None:
+            return self._at(path, f"is required; expected {' | '.join(allowed)}")
+        close = similar(given[key], allowed) if isinstance(given[key], str) else ""
+        hint = f"; did you mean {close}?" if close else ""
+        return self._at(path, f"got {shown(given[key])}; expected {' | '.join(allowed)}{hint}")
+
+    def _not_one(self, section: Path, item: Any) -> _Finding:
+        keys = [(*section, name) for name in item["ctx"]["names"]]
+        extra = [(*section, name) for name in item["ctx"]["extra"]]
+        taken_away = [key for key in keys if key in self._origins]
+        settled_by = set() if extra else {dotted(key) for key in keys}
+        return self._at([*extra, *taken_away, section][0], item["msg"], settled_by=settled_by)
+
+    def _at(self, path: Path, message: str, settled_by: set[str] | None = None) -> _Finding:
+        where, line = self._place(path)
+        return _Finding(Problem(where, dotted(path), message, line), path, frozenset(settled_by or ()))
+
+    def _place(self, path: Path) -> tuple[str, int]:
+        """The override or line of the path, or of the nearest section around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self._origins:
+                return self._origins[path[:end]], 0
+            if path[:end] in self._document.lines:
+                line = self._document.lines[path[:end]]
+                return f"{self._name}:{line}", line
+            made_by = [where for origin, where in self._origins.items() if origin[:end] == path[:end]]
+            if made_by:
+                return made_by[0], 0
+        return self._name, 0
 
 
-def _without_tags(loc: tuple[str | int, ...], data: Any) -> Path:
-    """pydantic names the chosen member of a union in the path; a person does not write it."""
-    path: list[str | int] = []
-    model: type[BaseModel] | None = Recipe
-    skip = False
-    for i, part in enumerate(loc):
-        if skip:
-            skip = False
-            continue
-        path.append(part)
-        candidates = sections(model, part) if model is not None and isinstance(part, str) else []
-        data = data.get(part) if isinstance(data, dict) else None
-        model = chosen(candidates, data)
-        skip = len(candidates) > 1 and i + 1 < len(loc)
-    return tuple(path)
-
-
-def _place(path: Path, lines: dict[Path, int], origins: dict[Path, str], name: str) -> tuple[str, int]:
-    """The override or line of the path, or of the nearest section around it."""
-    inside = next((where for origin, where in origins.items() if origin[: len(path)] == path), None)
-    if inside is not None and path not in lines:
-        return inside, 0
-    for end in range(len(path), -1, -1):
-        if path[:end] in origins:
-            return origins[path[:end]], 0
-        if path[:end] in lines:
-            return f"{name}:{lines[path[:end]]}", lines[path[:end]]
-    return name, 0
-
-
-def _message(item: Any, path: Path, data: Any) -> str:
-    given, kind = item["input"], item["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key{_suggestion(path, data)}"
-    if kind == "missing":
-        return "is required"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return _unknown_name(path, given)
-    if kind == "value_error":
-        return str(item["ctx"]["error"])
-    expected = (
-        item["msg"].replace("Input should be", "expected").replace("a valid ", "a ").replace("a integer", "an integer")
-    )
+def _wrong_value(item: Any, at: Located) -> str:
+    given = item["input"]
+    if at.annotation is None:
+        return printable(f"got {shown(given)}; {item['msg']}")
+    alternative = any(at.path[-1] in group for group in ALTERNATIVES)
+    expected = describe(at.annotation, at.metadata, or_null=not alternative)
     hint = ""
-    if isinstance(given, str) and kind.startswith("bool") and given.lower() in _YES_NO:
-        hint = "; write true or false"
-    elif isinstance(given, str) and kind.startswith(("int", "float")) and given.replace("_", "").lstrip("0").isdigit():
-        hint = f"; write {int(given.replace('_', ''))}"
-    return f"got {_shown(given)}; {expected}{hint}"
-
-
-def _unknown_name(path: Path, given: Any) -> str:
-    section = _section_of(path)
-    candidates = sections(section, str(path[-1])) if section is not None else []
-    selector = "kind" if candidates and "kind" in candidates[0].model_fields else "name"
-    allowed = [a for c in candidates for a in get_args(c.model_fields[selector].annotation) if isinstance(a, str)]
-    name = given.get(selector) if isinstance(given, dict) else None
-    if name is None:
-        what = f"{selector} is missing" if isinstance(given, dict) else f"got {_shown(given)}"
-    else:
-        close = difflib.get_close_matches(str(name), allowed, 1)
-        what = f"unknown {selector} {name!r}" + (f"; did you mean {close[0]}?" if close else "")
-    own = "" if selector == "kind" else ", or pkg.mod:Object"
-    return f"{what}; expected a section with {selector}: {' | '.join(allowed)}{own}"
-
-
-def _section_of(path: Path) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Recipe
-    for part in path[:-1]:
-        candidates = sections(model, str(part)) if model is not None else []
-        model = candidates[0] if candidates else None
-    return model
-
-
-def _suggestion(path: Path, data: Any) -> str:
-    """The key that was probably meant: a similar one beside it, the same one in another section, or a similar one there."""
-    key, parent = str(path[-1]), dotted(path[:-1])
-    prefix = f"{parent}." if parent else ""
-    everything = every_key(data=data)
-    beside = [k.removeprefix(prefix) for k in everything if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
-    elsewhere = [k for k in everything if k.rsplit(".", 1)[-1] == key]
-    close = difflib.get_close_matches(key, beside, 1, cutoff=0.6)
-    if elsewhere:
-        return f"; did you mean {' or '.join(elsewhere[:2])}?"
-    if not close:
-        # "learning_rte" is no neighbour of "lr" by letters, only by meaning.
-        close = difflib.get_close_matches(key, _SYNONYMS, 1, cutoff=0.7)
-        meant = _SYNONYMS[close[0]] if close else ""
-        return f"; did you mean {meant}?" if meant else f"; expected one of {', '.join(beside)}" if beside else ""
-    return f"; did you mean {prefix}{close[0]}?"
-
-
-_SYNONYMS = {
-    "learning_rate": "optimizer.lr",
-    "base_lr": "optimizer.lr",
-    "batch_size": "batch.global",
-    "global_batch": "batch.global",
-    "micro_batch": "batch.per_rank_max",
-    "num_epochs": "epochs",
-    "max_epochs": "epochs",
-    "steps": "updates",
-    "max_steps": "updates",
-    "iterations": "updates",
-    "num_workers": "data.workers",
-    "random_seed": "seed",
-    "grad_clip": "gradient.clip_norm",
-    "max_grad_norm": "gradient.clip_norm",
-    "gradient_clipping": "gradient.clip_norm",
-    "dataset": "task.name",
-    "scheduler": "schedule",
-    "lr_schedule": "schedule",
-    "amp": "precision",
-    "dtype": "precision",
-    "smoothing": "loss.label_smoothing",
-    "wd": "optimizer.weight_decay",
-}
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if isinstance(given, str) and item["type"].startswith(("int", "float")):
+        hint = number_hint(given)
+    elif isinstance(given, str) and item["type"].startswith("bool") and given.lower() in _YES_NO:
+        hint = " without quotes" if given in ("true", "false") else ""
+    elif isinstance(given, int | float) and item["type"] == "string_type":
+        hint = f'; write "{shown(given)}" in quotes'
+    return f"got {shown(given)}; expected {expected}{hint}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from disttrain.config.base import Fraction, Length, Positive, Section, exactly_one
-from disttrain.config.tasks import Model, Task, Transformer
+from disttrain.config.base import UNITS, Epochs, Expected, Fraction, Length, Positive, Section, Total, exactly_one
+from disttrain.config.tasks import Model, Task
 from disttrain.config.training import MultiStep, Optimizer, Schedule
 
 
@@ -17,21 +18,28 @@ class Batch(Section):
     global_: Positive | None = Field(
         None, alias="global", description="Over all ranks; the same for any number of them."
     )
-    per_rank: Positive | None = Field(None, description="Weak scaling instead: per rank and micro-batch.")
+    per_rank: Annotated[Positive | None, exactly_one("global_", "per_rank")] = Field(
+        None, validate_default=True, description="Weak scaling instead: per rank and micro-batch."
+    )
     accumulation: Positive = Field(1, description="Micro-batches per update; with per_rank only.")
     per_rank_max: Positive | None = Field(
         None, description="Most samples that fit through the model at once on a rank."
     )
     last: Literal["keep", "drop"] = Field("keep", description="The short last batch of an epoch.")
 
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        exactly_one(self, "global_", "per_rank")
-        if self.per_rank is not None and self.per_rank_max is not None:
-            raise ValueError("per_rank_max goes with global; with per_rank, the micro-batch is per_rank itself")
-        if self.per_rank is None and self.accumulation != 1:
-            raise ValueError("accumulation goes with per_rank; with global it is derived (see per_rank_max)")
-        return self
+    @field_validator("accumulation")
+    @classmethod
+    def _accumulation(cls, accumulation: int, info: ValidationInfo) -> int:
+        if info.data.get("global_") is not None and accumulation != 1:
+            raise ValueError("goes with per_rank; with global it is derived (see per_rank_max)")
+        return accumulation
+
+    @field_validator("per_rank_max")
+    @classmethod
+    def _per_rank_max(cls, per_rank_max: int | None, info: ValidationInfo) -> int | None:
+        if info.data.get("per_rank") is not None and per_rank_max is not None:
+            raise ValueError("goes with global; with per_rank, the micro-batch is per_rank itself")
+        return per_rank_max
 
 
 class Gradient(Section):
@@ -45,20 +53,29 @@ class Loss(Section):
 class Data(Section):
     order: Literal["global_shuffle", "partition", "replacement"] = "global_shuffle"
     parts: Positive | None = Field(None, description="Of partition; null: the number of ranks the run is started with.")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="Processes that read samples, on each rank.")
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="Processes that read samples, on each rank.")
     prefetch: Positive = Field(2, description="Micro-batches that are read ahead.")
 
-    @model_validator(mode="after")
-    def _parts(self) -> Self:
-        if self.parts is not None and self.order != "partition":
-            raise ValueError(f"parts belongs to order: partition, and order is {self.order}")
-        return self
+    @field_validator("parts")
+    @classmethod
+    def _parts(cls, parts: int | None, info: ValidationInfo) -> int | None:
+        order = info.data.get("order", "partition")
+        if parts is not None and order != "partition":
+            raise ValueError(f"goes with order: partition, and order is {order}")
+        return parts
 
 
 class Evaluate(Length):
-    """How often, and in what pieces, the test set is evaluated."""
+    """How often (without a length: after every epoch), and in what pieces, the test set is evaluated."""
 
     batch: Positive = Field(1000, description="Samples at once on a rank.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_epoch(cls, given: Any) -> Any:
+        if isinstance(given, dict) and all(given.get(unit) is None for unit in UNITS):
+            return {**given, "epochs": 1.0}
+        return given
 
 
 class EarlyStopping(Section):
@@ -90,58 +107,72 @@ class Recipe(Section):
 
     model_config = ConfigDict(title="disttrain recipe")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
-        None, description="Of the run directory; null: the file's name."
-    )
+    name: (
+        Annotated[
+            str,
+            Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
+            Expected(
+                "a name of at most 100 letters, digits, dots, dashes and underscores, the first a letter or digit"
+            ),
+        ]
+        | None
+    ) = Field(None, description="Of the run directory; null: the file's name.")
     task: Task
     model: Model | None = Field(None, description="null: the task's own default.")
     batch: Batch
-    epochs: Annotated[float, Field(gt=0.0)] | None = None
-    samples: Positive | None = None
-    updates: Positive | None = None
+    epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.")
+    samples: Total | None = Field(None, description="Length of the run, in samples seen.")
+    updates: Annotated[Total | None, exactly_one(*UNITS)] = Field(
+        None, validate_default=True, description="Length of the run, in optimizer updates."
+    )
     optimizer: Optimizer
     schedule: Schedule = Field(default_factory=Schedule)
     precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     gradient: Gradient = Field(default_factory=Gradient)
     loss: Loss = Field(default_factory=Loss)
     data: Data = Field(default_factory=Data)
-    evaluate: Evaluate | None = Field(default_factory=lambda: Evaluate(epochs=1.0))
+    evaluate: Evaluate | None = Field(default_factory=Evaluate, description="null: never.")
     early_stopping: EarlyStopping | None = None
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     log: Log = Field(default_factory=Log)
     communication: Communication = Field(default_factory=Communication)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        exactly_one(self, "epochs", "samples", "updates")
-        wrong = [*_too_long(self), *_undefined(self)]
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
+    @field_validator("schedule")
+    @classmethod
+    def _within_the_run(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
+        beyond = [found for unit in UNITS for found in _beyond(schedule, unit, info.data.get(unit))]
+        if beyond:
+            raise ValidationError.from_exception_data("schedule", beyond)
+        return schedule
+
+    @field_validator("early_stopping")
+    @classmethod
+    def _needs_evaluations(cls, early_stopping: EarlyStopping | None, info: ValidationInfo) -> EarlyStopping | None:
+        if early_stopping is not None and info.data.get("evaluate", ...) is None:
+            raise ValueError("needs evaluations, and evaluate is null")
+        return early_stopping
 
 
-def _too_long(recipe: Recipe) -> list[str]:
-    """Parts of the schedule that lie beyond the end of the run, where both are given in the same unit."""
-    found = []
-    for unit in ("epochs", "samples", "updates"):
-        total = getattr(recipe, unit)
-        warmup = getattr(recipe.schedule.warmup, unit, None)
-        if total is not None and warmup is not None and warmup > total:
-            found.append(f"schedule.warmup.{unit} is {warmup:g}, longer than the run of {total:g}")
-        decay = recipe.schedule.decay
-        points = getattr(decay.milestones, unit) if isinstance(decay, MultiStep) else None
-        if total is not None and points and points[-1] > total:
-            found.append(f"schedule.decay.milestones.{unit} has {points[-1]:g}, beyond the run of {total:g}")
-    return found
-
-
-def _undefined(recipe: Recipe) -> list[str]:
-    """Settings that need another one."""
-    found = []
-    if recipe.early_stopping is not None and recipe.evaluate is None:
-        found.append("early_stopping needs evaluations, and evaluate is null")
-    model = recipe.model
-    if isinstance(model, Transformer) and model.width % model.heads:
-        found.append(f"model.width is {model.width}, not divisible by model.heads {model.heads}")
-    return found
+def _beyond(schedule: Schedule, unit: str, total: float | None) -> list[InitErrorDetails]:
+    """Parts of the schedule that lie beyond the end of the run; known only where both are given in the same unit."""
+    if total is None:
+        return []
+    found: list[tuple[tuple[str, ...], float]] = []
+    warmup = getattr(schedule.warmup, unit, None)
+    if warmup is not None and warmup > total:
+        found.append((("warmup", unit), warmup))
+    decay = schedule.decay
+    points = getattr(decay.milestones, unit) if isinstance(decay, MultiStep) else None
+    if points and points[-1] > total:
+        found.append((("decay", "multistep", "milestones", unit), points[-1]))
+    return [
+        InitErrorDetails(
+            type=PydanticCustomError(
+                "contradiction", "{text}", {"text": f"{value:g} is beyond the run of {total:g} {unit}"}
+            ),
+            loc=loc,
+            input=value,
+        )
+        for loc, value in found
+    ]

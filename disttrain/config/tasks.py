@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from disttrain.config.base import Fraction, Open, Positive, Section, by_name
+from disttrain.config.base import CUSTOM, Expected, Fraction, Importable, Open, Positive, Section, by_name
 
 
 class ImageAugment(Section):
@@ -75,7 +75,7 @@ class Synthetic(Section):
 class CustomTask(Open):
     """``pkg.mod:Class``: a task of your own; further keys are its arguments."""
 
-    name: str
+    name: Importable
 
 
 Task = Annotated[
@@ -85,7 +85,7 @@ Task = Annotated[
     | Annotated[ImageFolder, Tag("image_folder")]
     | Annotated[Text, Tag("text")]
     | Annotated[Synthetic, Tag("synthetic")]
-    | Annotated[CustomTask, Tag("custom")],
+    | Annotated[CustomTask, Tag(CUSTOM)],
     Discriminator(by_name),
 ]
 
@@ -135,11 +135,21 @@ class Transformer(Section):
     width: Positive = Field(128, description="Divisible by heads.")
     dropout: Fraction = 0.0
 
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, not divisible by heads {self.heads}")
+        return self
+
 
 class CustomModel(Open):
     """``timm:NAME``, ``torchvision:NAME`` or ``pkg.mod:callable``; further keys are its arguments."""
 
-    name: str
+    name: Annotated[
+        str,
+        Field(pattern=r"^((timm|torchvision):[\w./:@-]+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$"),
+        Expected("timm:NAME | torchvision:NAME | pkg.mod:callable"),
+    ]
 
 
 Model = Annotated[
@@ -148,6 +158,6 @@ Model = Annotated[
     | Annotated[ResNet18, Tag("resnet18")]
     | Annotated[ResNet50, Tag("resnet50")]
     | Annotated[Transformer, Tag("transformer")]
-    | Annotated[CustomModel, Tag("custom")],
+    | Annotated[CustomModel, Tag(CUSTOM)],
     Discriminator(by_name),
 ]

@@ -5,9 +5,22 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from disttrain.config.base import Fraction, Length, Open, Positive, Section, by_name, exactly_one
+from disttrain.config.base import (
+    CUSTOM,
+    UNITS,
+    Epochs,
+    Fraction,
+    Importable,
+    Length,
+    Open,
+    Positive,
+    Section,
+    Total,
+    by_name,
+    exactly_one,
+)
 
 Rate = Annotated[float, Field(gt=0.0)]
 Decay = Annotated[float, Field(ge=0.0)]
@@ -57,7 +70,7 @@ class AdamW(Section):
 class CustomOptimizer(Open):
     """``pkg.mod:Class``; further keys are its arguments."""
 
-    name: str
+    name: Importable
     lr: Rate
     reference_batch: Positive | None = None
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
@@ -65,7 +78,7 @@ class CustomOptimizer(Open):
 
 
 Optimizer = Annotated[
-    Annotated[Sgd, Tag("sgd")] | Annotated[AdamW, Tag("adamw")] | Annotated[CustomOptimizer, Tag("custom")],
+    Annotated[Sgd, Tag("sgd")] | Annotated[AdamW, Tag("adamw")] | Annotated[CustomOptimizer, Tag(CUSTOM)],
     Discriminator(by_name),
 ]
 
@@ -75,30 +88,33 @@ class Warmup(Length):
 
     kind: Literal["linear", "exponential"] = "linear"
     start: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        0.0, description="First learning rate, as a share of the peak."
+        0.0, validate_default=True, description="First learning rate, as a share of the peak."
     )
 
-    @model_validator(mode="after")
-    def _start(self) -> Self:
-        if self.kind == "exponential" and self.start == 0.0:
-            raise ValueError("an exponential warmup cannot start at 0: give start, for example 0.01")
-        return self
+    @field_validator("start")
+    @classmethod
+    def _rises(cls, start: float, info: ValidationInfo) -> float:
+        if info.data.get("kind") == "exponential" and start == 0.0:
+            raise ValueError("an exponential warmup cannot start at 0; give start, for example 0.01")
+        return start
 
 
 class Milestones(Section):
     """Points of the run, increasing, in one unit."""
 
-    epochs: list[Annotated[float, Field(gt=0)]] | None = None
-    samples: list[Positive] | None = None
-    updates: list[Positive] | None = None
+    epochs: Annotated[list[Epochs], Field(min_length=1)] | None = None
+    samples: Annotated[list[Total], Field(min_length=1)] | None = None
+    updates: Annotated[Annotated[list[Total], Field(min_length=1)] | None, exactly_one(*UNITS)] = Field(
+        None, validate_default=True
+    )
 
-    @model_validator(mode="after")
-    def _increasing(self) -> Self:
-        exactly_one(self, "epochs", "samples", "updates")
-        points = list(self.epochs or self.samples or self.updates or [])
-        if not points or any(b <= a for a, b in pairwise(points)):
-            raise ValueError(f"milestones must increase, and there must be at least one; got {points}")
-        return self
+    @field_validator(*UNITS)
+    @classmethod
+    def _increasing(cls, points: list[Any] | None) -> list[Any] | None:
+        for before, after in pairwise(points or []):
+            if after <= before:
+                raise ValueError(f"milestones must increase, and {after:g} follows {before:g}")
+        return points
 
 
 class Constant(Section):

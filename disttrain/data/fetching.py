@@ -139,8 +139,11 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    # Control-C reaches the whole process group; the main process decides what happens and ends the workers.
+    # Control-C reaches the whole process group; the main process decides what happens and ends the workers. What it has
+    # made of other signals (finish the update, save) is not meant for them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
 def _copied_ahead(source: Iterator[Tensors], device: torch.device, ahead: int) -> Iterator[Tensors]:

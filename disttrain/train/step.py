@@ -76,7 +76,7 @@ def clip(params: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
     """The 2-norm of all gradients together; when ``max_norm`` is given, gradients are scaled down to it in place."""
     grads = [p.grad for p in params if p.grad is not None]
     # torch.nn.utils.get_total_norm, without its sorting by device and dtype: a rank has one device.
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     if max_norm is not None:
         nn.utils.clip_grads_with_norm_(params, max_norm, norm)
     return norm

@@ -9,7 +9,14 @@ import pytest
 from disttrain.checkpoint import list_checkpoints
 from tests.harness import disttrain, every_launcher, launch, train
 
-QUICK = ["batch.global=100", "epochs=null", "updates=400", "evaluate=null", "log.tensorboard=false", "log.every_steps=5"]
+QUICK = [
+    "batch.global=100",
+    "epochs=null",
+    "updates=400",
+    "evaluate=null",
+    "log.tensorboard=false",
+    "log.every_steps=5",
+]
 
 
 @pytest.mark.parametrize("launcher", every_launcher())
@@ -72,7 +79,11 @@ def test_different_data_is_refused_before_the_first_update(tmp_path: Path) -> No
     assert "dataset fingerprint" in result.text
     assert "on rank 0" in result.text
     assert "on rank 1" in result.text
-    assert '"loss"' not in (tmp_path / "run/metrics.jsonl").read_text() if (tmp_path / "run/metrics.jsonl").exists() else True
+    assert (
+        '"loss"' not in (tmp_path / "run/metrics.jsonl").read_text()
+        if (tmp_path / "run/metrics.jsonl").exists()
+        else True
+    )
 
 
 def test_a_different_recipe_is_named_with_its_ranks(tmp_path: Path) -> None:
