@@ -50,7 +50,7 @@ def main(engine_name: str = "auto") -> None:
             engine.reduce_gradients()
             optimizer.step()
 
-        points, labels = dataset.gather(range(len(dataset)), epoch=0)
+        points, labels = dataset.tensors
         accuracy = (model(points).argmax(1) == labels).double().mean()
         norm = torch.cat([p.detach().reshape(-1) for p in model.parameters()]).double().norm()
         if engine.world.is_main:

@@ -1,0 +1,81 @@
+"""What only a GPU can show. Marked ``gpu``; run with ``pytest -m gpu`` where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from disttrain.train.verify import max_difference
+from tests.harness import disttrain, lines
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+QUICK = ["batch.global=500", "epochs=null", "updates=50", "log.tensorboard=false", "model.hidden=[64]"]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    from disttrain.checkpoint import load_latest
+
+    return dict(load_latest(run_dir).checkpoint.model)
+
+
+def test_cuda_and_cpu_agree_in_float64(tmp_path: Path) -> None:
+    for device in ("cpu", "cuda"):
+        disttrain("train", *QUICK, "precision=fp64", "--device", device, "--run-dir", tmp_path / device).check()
+    assert max_difference(weights(tmp_path / "cuda"), weights(tmp_path / "cpu"))[0] <= 1e-10
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_every_precision_trains_on_cuda(precision: str, tmp_path: Path) -> None:
+    disttrain(
+        "train", *QUICK, "updates=200", f"precision={precision}", "--device", "cuda", "--run-dir", tmp_path / "run"
+    ).check()
+    assert [line for line in lines(tmp_path / "run") if line.get("split")][-1]["accuracy"] > 0.9
+
+
+def test_killed_and_resumed_is_bit_identical_on_cuda(tmp_path: Path) -> None:
+    words = [*QUICK, "schedule.decay.kind=constant", "model.dropout=0.1", "--device", "cuda"]
+    disttrain("train", *words, "--run-dir", tmp_path / "whole").check()
+    disttrain("train", *words, "updates=20", "--run-dir", tmp_path / "parts").check()
+    disttrain("train", *words, "--resume", "--run-dir", tmp_path / "parts").check()
+    assert max_difference(weights(tmp_path / "parts"), weights(tmp_path / "whole"))[0] == 0.0
+
+
+def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
+    from disttrain.config import load_recipe
+    from disttrain.engine.select import init
+    from disttrain.telemetry import NullSink
+    from disttrain.train.build import build
+    from disttrain.train.loop import Meter, advance, batches
+    from disttrain.train.stop import StopVote
+    from disttrain.train.watch import GradientWatch
+
+    with init("local", device="cuda") as engine:
+        run = build(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)
+        stream, watch, vote, meter = batches(run), GradientWatch(), StopVote(engine), Meter(0)
+        for i in range(30):
+            if i == 10:
+                torch.cuda.set_sync_debug_mode("error")
+            advance(run, next(stream), watch, meter, NullSink())
+            vote(False)
+        torch.cuda.set_sync_debug_mode("default")
+        watch.check()
+
+
+def test_more_ranks_than_gpus_is_refused() -> None:
+    many = str(torch.cuda.device_count() + 1)
+    env = {
+        "RANK": "0",
+        "WORLD_SIZE": many,
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": many,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "29511",
+    }
+    result = disttrain("train", env=env)
+    assert result.code == 2
+    assert "visible GPUs" in result.err
