@@ -1,7 +1,7 @@
 # `make run` and `make test` are all that a fresh machine needs; `make help` says what else there is.
 #
-# Everything lives in .venv. Its stamp files are older than pyproject.toml or constraints.txt exactly when something has
-# to be installed, so a second call starts at once.
+# Everything is installed in .venv. Stamp files there are newer than pyproject.toml and constraints.txt unless one of them
+# has changed since, so a second call installs nothing and starts at once.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,14 +15,11 @@ export TORCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# One CI machine often runs as root, which Open MPI refuses unless it is told twice.
-export OMPI_ALLOW_RUN_AS_ROOT := 1
-export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
 # Build isolation would fetch an unpinned hatchling; the pinned one is in the environment already.
 INSTALL := pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 
-.PHONY: help run test test-all lint venv dev clean
+.PHONY: help run test test-all lint dev clean
 
 help:
 	@echo 'make run       set up .venv and train the default recipe on $(NPROC) ranks: real data, no download'
@@ -34,11 +31,15 @@ help:
 	@echo 'DISTTRAIN_DATA=DIR   for the tests: the folder that holds fashion-mnist/ and tinyshakespeare/; tests on that data'
 	@echo '                     fail without it (.ci/run looks beside the checkout)'
 	@echo 'PYTHON=python3.12    the Python of a new .venv (default python3; 3.11 or newer)'
-	@echo 'TORCH=torch==2.11.0  the torch of a new .venv (default: as in constraints.txt); what pip install takes, options too'
+	@echo 'TORCH=torch==2.11.0  the torch in .venv (default: as in constraints.txt); what pip install takes, options too'
 	@echo 'NPROC=4              ranks of make run'
 
 run: $(VENV)/.stamp-run
 	torchrun --nproc_per_node=$(NPROC) -m disttrain
+
+# CI often runs as root, which Open MPI refuses unless it is told twice.
+test test-all: export OMPI_ALLOW_RUN_AS_ROOT := 1
+test test-all: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
 test: dev lint
 	pytest -m 'not slow and not gpu'
@@ -55,10 +56,16 @@ lint: $(VENV)/.stamp-dev
 # Open MPI and Horovod look for themselves whether there is anything to do.
 dev: $(VENV)/.stamp-dev
 	tools/install-openmpi.sh
-	if command -v mpicxx >/dev/null; then $(INSTALL) -e '.[mpi]'; fi
 	PIP_CONSTRAINT=$(VENV)/constraints.txt launch/install-horovod.sh $(VENV)/bin/python
 
-$(VENV)/.stamp-venv: constraints.txt
+# TORCH asks for another torch than the one that was asked for last: start over from there.
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(file <$(VENV)/torch-request))
+.PHONY: $(VENV)/.stamp-venv
+endif
+endif
+
+$(VENV)/.stamp-venv: constraints.txt tools/make-venv.sh
 	tools/make-venv.sh $(VENV)
 	touch $@
 
@@ -68,7 +75,7 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml
 	touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[dev,mpi]'
 	touch $@
 
 clean:

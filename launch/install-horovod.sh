@@ -72,6 +72,8 @@ else
     done
     if [ -z "$nvcc" ]; then
         why_no_nccl="nvcc of CUDA $torch_cuda was not found; set HOROVOD_CUDA_HOME"
+    elif [[ "$("$nvcc" --version)" != *"release ${torch_cuda%%.*}."* ]]; then
+        why_no_nccl="$nvcc is of another CUDA than torch's $torch_cuda; set HOROVOD_CUDA_HOME"
     elif [ -z "$nccl_home" ]; then
         why_no_nccl="nccl.h was not found; set HOROVOD_NCCL_HOME"
     else
@@ -102,7 +104,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$build"$'\n'"$(installed)" ] && wor
 fi
 
 # --- build or take from the cache --------------------------------------------------------------------------------
-say "building Horovod $VERSION for torch $torch_version in $python"
+say "Horovod $VERSION for torch $torch_version in $python, with"
 say "  Gloo: yes"
 if [ "$mpi" = none ]; then say "  MPI:  no (no mpicxx; apt-get install openmpi-bin libopenmpi-dev)"; else say "  MPI:  yes ($mpi)"; fi
 if [ "$nccl" = none ]; then say "  NCCL: no ($why_no_nccl)"; else say "  NCCL: yes ($nccl in $nccl_home, $nvcc)"; fi
@@ -124,26 +126,22 @@ else
     tmp=$(mktemp -d)
     trap 'rm -rf "$tmp"' EXIT
 
-    # Horovod asks for C++14, torch's headers need C++17: a wrapper before each compiler replaces the flag.
-    wrap() { # wrap NAME COMPILER
-        cat >"$tmp/$1" <<WRAPPER
+    # Horovod asks for C++14, torch's headers need C++17: a wrapper before the compiler replaces the flag.
+    cat >"$tmp/c++" <<WRAPPER
 #!/usr/bin/env bash
-arguments=("\${@/#-std=c++1[14]/-std=c++17}")
-exec "$2" "\${arguments[@]/#-std=gnu++1[14]/-std=c++17}"
+arguments=("\${@/#-std=c++14/-std=c++17}")
+exec "$(command -v "$compiler")" "\${arguments[@]/#-std=gnu++14/-std=c++17}"
 WRAPPER
-        chmod +x "$tmp/$1"
-    }
-    wrap c++ "$(command -v "$compiler")"
+    chmod +x "$tmp/c++"
     export CXX=$tmp/c++
 
     export HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITH_GLOO=1
     export CMAKE_POLICY_VERSION_MINIMUM=3.5 # the bundled Gloo asks for a policy that CMake 4 no longer has
     if [ "$mpi" = none ]; then export HOROVOD_WITHOUT_MPI=1; else export HOROVOD_WITH_MPI=1; fi
     if [ "$nccl" != none ]; then
-        wrap nvcc "$nvcc"
-        # torch finds the toolkit by CUDA_HOME, CMake and Horovod find the wrapper by PATH, unless they are told a home.
-        export CUDA_HOME=${nvcc%/bin/nvcc} CUDACXX=$tmp/nvcc PATH=$tmp:$PATH HOROVOD_GPU_OPERATIONS=NCCL
-        unset HOROVOD_CUDA_HOME
+        # The names by which torch, Horovod's CMake files and its Python find the toolkit.
+        cuda_home=${nvcc%/bin/nvcc}
+        export CUDA_HOME=$cuda_home HOROVOD_CUDA_HOME=$cuda_home PATH=$cuda_home/bin:$PATH HOROVOD_GPU_OPERATIONS=NCCL
         if [ "$nccl_home" = "$beside_torch" ]; then
             # The Python package has libnccl.so.2 and not the name the linker asks for. At run time torch has loaded it.
             mkdir -p "$tmp/nccl"
@@ -155,6 +153,8 @@ WRAPPER
         fi
     fi
 
+    MAKEFLAGS=-j$(nproc) # not those of a make that called us
+    export MAKEFLAGS
     say "compiling; this takes some minutes"
     # --no-binary and --no-cache-dir: never a wheel that somebody built against another torch.
     "$python" -m pip wheel --quiet --no-build-isolation --no-deps --no-binary horovod --no-cache-dir \

@@ -30,8 +30,12 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -m venv "$venv"
 fi
 
+# Once asked for, a torch stays until another one is asked for.
 pin=$(grep '^torch==' constraints.txt)
-read -ra torch <<<"${TORCH:-$pin}"
-"$venv/bin/python" -m pip install "${torch[@]}"
+request=${TORCH:-$(cat "$venv/torch-request" 2>/dev/null || echo "$pin")}
+read -ra torch <<<"$request"
+grep -v '^torch==' constraints.txt >"$venv/constraints.txt"
+"$venv/bin/python" -m pip install --constraint "$venv/constraints.txt" "${torch[@]}"
 installed=$("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')
-sed "s/^torch==.*/torch==$installed/" constraints.txt >"$venv/constraints.txt"
+[ -z "${TORCH:-}" ] || printf '%s\n' "$TORCH" >"$venv/torch-request"
+echo "torch==$installed" >>"$venv/constraints.txt"
