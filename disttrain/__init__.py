@@ -32,10 +32,11 @@ _LAZY = {
     "World": "disttrain.engine.world:World",
     "data": "disttrain.data",
     "errors": "disttrain.errors",
+    "optim": "disttrain.optim",
     "schedules": "disttrain.schedules",
 }
 
-__all__ = ["Engine", "World", "__version__", "data", "errors", "init", "schedules"]
+__all__ = ["Engine", "World", "__version__", "data", "errors", "init", "optim", "schedules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,4 +31,5 @@ def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") 
         metrics = evaluate_run(run)
         if joined.world.is_main:
             warnings = {"passed over": "; ".join(refused)} if refused else {}
-            print_summary({**metrics, "updates": step, "run_dir": str(run_dir), **warnings})
+            summary = {**metrics, "updates": step, "run_dir": str(run_dir), **warnings}
+            print_summary(summary, framed=joined.world.owns_terminal)

@@ -37,4 +37,4 @@ def train(
     with job(launch, engine, device, bucket_mb=bucket_mb) as (joined, stop):
         summary = run_session(Request(recipe, overrides if from_run else [], resume, run_dir), joined, stop)
         if joined.world.is_main:
-            print_summary(summary)
+            print_summary(summary, framed=joined.world.owns_terminal)

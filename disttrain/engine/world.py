@@ -41,6 +41,12 @@ class World:
         """Whether this is rank 0, the one that writes and prints."""
         return self.rank == 0
 
+    @property
+    def owns_terminal(self) -> bool:
+        """Whether a terminal this rank writes to is somebody's: mpirun gives its ranks one of their own, and copies what they
+        write line by line."""
+        return self.launcher in ("none", "torchrun")
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, device: str = "auto") -> World:
         """Find the launcher in ``env`` and pin a device: ``auto`` (CUDA where there is any, else CPU), ``cpu`` or ``cuda``.

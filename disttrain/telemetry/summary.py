@@ -53,11 +53,11 @@ def summary_panel(summary: Mapping[str, object]) -> Panel:
     return Panel(table, title="summary", expand=False)
 
 
-def print_summary(summary: Mapping[str, object], stream: TextIO | None = None) -> None:
-    """Print the summary on ``stream``, by default standard output: framed on a terminal, plain elsewhere."""
+def print_summary(summary: Mapping[str, object], stream: TextIO | None = None, *, framed: bool = True) -> None:
+    """Print the summary on ``stream``, by default standard output: framed on a terminal if ``framed``, else plain."""
     outlet = Outlet(stream if stream is not None else sys.stdout)
     console = outlet.console()
-    if console.is_terminal and not console.is_dumb_terminal:
+    if framed and console.is_terminal and not console.is_dumb_terminal:
         console.print(summary_panel(summary))
     else:
         outlet.write("".join(f"{line}\n" for line in summary_lines(summary)))

@@ -11,6 +11,7 @@ from torch import nn
 
 from disttrain.config import Recipe
 from disttrain.errors import InputError
+from disttrain.optim import EXCLUSIONS, param_groups
 from disttrain.registry import resolve
 
 OPTIMIZERS = {"sgd": "torch.optim:SGD", "adamw": "torch.optim:AdamW"}
@@ -28,22 +29,9 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float) -> torch.optim.O
     cls: Any = resolve(section.name, OPTIMIZERS)
     arguments = {k: v for k, v in section.model_dump().items() if k not in _OURS}
     _check_arguments(section.name, cls, arguments)
-    groups = param_groups(model, section.weight_decay_exclude)
+    groups = param_groups(model, exclude=EXCLUSIONS[section.weight_decay_exclude])
     optimizer: torch.optim.Optimizer = cls(groups, lr=lr, **arguments)
     return optimizer
-
-
-def param_groups(model: nn.Module, exclude: str) -> list[dict[str, Any]]:
-    """One group; or, for ``bias_and_norm``, a second one without weight decay for all vectors and scalars, which are the
-    biases and the scales and shifts of normalisation layers (Goyal et al. 2017, arXiv:1706.02677, section 5.3)."""
-    params = [p for p in model.parameters() if p.requires_grad]
-    if exclude == "none":
-        return [{"params": params}]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in params if p.ndim > 1]},
-        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def _check_arguments(name: str, cls: Any, arguments: Mapping[str, Any]) -> None:

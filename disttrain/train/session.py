@@ -106,7 +106,7 @@ def open_sink(run: Run, run_dir: Path) -> Sink:
         total_samples=run.plan.total_samples,
         tensorboard=run.recipe.log.tensorboard,
         resumed_at=step if step else None,
-        live=run.engine.world.launcher in ("none", "torchrun"),
+        live=run.engine.world.owns_terminal,
     )
     world, plan = run.engine.world, run.plan
     sink.log(

@@ -1,0 +1,53 @@
+"""Which parameters are decayed: decided by shape and by the module that owns them, never by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+Exclusion = Callable[[nn.Module, nn.Parameter], bool]
+"""Whether a parameter, owned by this module, is left out of weight decay."""
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
+
+
+def bias_and_norm(module: nn.Module, parameter: nn.Parameter) -> bool:
+    """Vectors and scalars (biases, scales, shifts), and whatever a normalisation layer owns, of any shape (Goyal et al. 2017,
+    arXiv:1706.02677, section 5.3, leave batch norm's out)."""
+    return parameter.ndim <= 1 or isinstance(module, _NORMS)
+
+
+def nothing(module: nn.Module, parameter: nn.Parameter) -> bool:
+    """Everything is decayed."""
+    return False
+
+
+EXCLUSIONS: Mapping[str, Exclusion] = {"bias_and_norm": bias_and_norm, "none": nothing}
+
+
+def param_groups(model: nn.Module, *, exclude: Exclusion = bias_and_norm) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer: what is decayed as the optimizer says, and what is not decayed.
+
+    Parameters that need no gradient are left out, shared ones appear once, and groups without parameters not at all.
+
+    Args:
+        model: whose parameters are grouped, in their order in the model.
+        exclude: which parameters are not decayed.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+        >>> [(len(group["params"]), group.get("weight_decay")) for group in param_groups(model)]
+        [(1, None), (3, 0.0)]
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                (spared if exclude(module, parameter) else decayed).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
