@@ -6,22 +6,34 @@ import math
 
 from torch import nn
 
+from disttrain.errors import InputError
 
-def norm2d(name: str, channels: int) -> nn.Module:
-    """A normalisation of ``(batch, channels, height, width)``: ``batch``, ``group`` (up to 8 groups of equal size, Wu and
-    He 2018, arXiv:1803.08494) or ``none``."""
+
+def norm2d(name: str, channels: int, groups: int = 32) -> nn.Module:
+    """A normalisation of ``(batch, channels, height, width)``: ``batch``, ``group`` or ``none``.
+
+    Group norm (Wu and He 2018, arXiv:1803.08494) gets ``groups`` groups, or as many as divide both that and the channels;
+    32 is the paper's choice.
+
+    Raises:
+        InputError: another name.
+    """
     match name:
         case "batch":
             return nn.BatchNorm2d(channels)
         case "group":
-            return nn.GroupNorm(math.gcd(8, channels), channels)
+            return nn.GroupNorm(math.gcd(groups, channels), channels)
         case "none":
             return nn.Identity()
-    raise ValueError(f"norm {name!r}: expected batch, group or none")
+    raise InputError(f"norm is {name!r}; it must be batch, group or none")
 
 
 def norm1d(name: str, features: int) -> nn.Module:
-    """A normalisation of ``(batch, features)``: ``batch``, ``layer`` or ``none``."""
+    """A normalisation of ``(batch, features)``: ``batch``, ``layer`` or ``none``.
+
+    Raises:
+        InputError: another name.
+    """
     match name:
         case "batch":
             return nn.BatchNorm1d(features)
@@ -29,4 +41,4 @@ def norm1d(name: str, features: int) -> nn.Module:
             return nn.LayerNorm(features)
         case "none":
             return nn.Identity()
-    raise ValueError(f"norm {name!r}: expected batch, layer or none")
+    raise InputError(f"norm is {name!r}; it must be batch, layer or none")

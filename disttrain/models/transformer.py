@@ -8,18 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from disttrain.errors import InputError
+
 
 class Transformer(nn.Module):
-    """Pre-norm decoder with learned positions and a tied output layer (Radford et al. 2019; Press and Wolf 2016,
-    arXiv:1608.05859).
+    """Pre-norm decoder with learned positions (GPT-2, Radford et al. 2019), whose output layer is the token embedding
+    (Press and Wolf 2016, arXiv:1608.05859).
+
+    Initialisation of GPT-2: weights N(0, 0.02^2), biases zero, and the last weight of each of the ``2 * layers`` residual
+    branches smaller by the root of their number, because their results add up.
 
     Args:
         vocab_size: number of different tokens.
         sequence_length: longest input.
         layers, heads, width: depth, attention heads, and model width, which ``heads`` divides.
-        dropout: after the embedding and in both branches of each layer.
+        dropout: after the embedding and at the end of each residual branch.
 
-    Shape: ``(batch, tokens)`` int64 to ``(batch, tokens, vocab_size)``.
+    Shape: ``(batch, tokens)`` int64 to ``(batch, tokens, vocab_size)``; ``tokens`` at most ``sequence_length``.
+
+    Raises:
+        InputError: ``heads`` does not divide ``width``.
     """
 
     def __init__(
@@ -32,6 +40,8 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise InputError(f"width is {width}, not divisible by heads {heads}")
         self.tokens = nn.Embedding(vocab_size, width)
         self.positions = nn.Parameter(torch.empty(sequence_length, width))
         self.dropout = nn.Dropout(dropout)
@@ -39,9 +49,10 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
-                # Residual branches add up: their last layers begin smaller by the root of their number.
-                last = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers) if last else 0.02)
+                ends_branch = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers) if ends_branch else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.dropout(self.tokens(tokens) + self.positions[: tokens.shape[1]])

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from disttrain.data.dataset import Dataset
+from disttrain.data.dataset import Dataset, InMemory, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Sizes:
 
 
 class Task(ABC):
-    """Subclass it for a task of your own, and name it in a recipe as ``pkg.mod:Class``.
+    """Subclass it for a task of your own, and name it in a recipe as ``pkg.mod:Class``; further keys of the section are the
+    arguments of its constructor. ``seed`` and ``label_smoothing`` come from the recipe if the constructor has them.
 
     Attributes:
         metric: the metric that decides which checkpoint is the best.
@@ -52,11 +54,14 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned."""
+        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned.
+
+        Do not take the mean: the losses are summed and divided by the items of the whole global batch.
+        """
 
     @abstractmethod
     def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Sums over a batch, by name, as scalar tensors on the device; they are added up over batches and ranks."""
+        """Sums over a batch, by name, as scalar tensors; they are added up over batches and ranks in float64."""
 
     @abstractmethod
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
@@ -71,8 +76,9 @@ class Task(ABC):
         return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
 
     def count_items(self, tensors: Sequence[Tensor]) -> int:
-        """Loss items of a micro-batch; override it where ``items_per_sample`` is None."""
-        assert self.items_per_sample is not None
+        """Loss items of a micro-batch as the dataset delivers it; override it where ``items_per_sample`` is None."""
+        if self.items_per_sample is None:
+            raise NotImplementedError(f"{type(self).__name__}: items_per_sample is None, so it needs count_items()")
         return len(tensors[0]) * self.items_per_sample
 
     def higher_is_better(self, metric: str) -> bool:
@@ -80,9 +86,26 @@ class Task(ABC):
         return metric not in ("loss", "perplexity")
 
     def fingerprint(self) -> str:
-        """Digest of the data, compared between ranks before the first update."""
+        """Digest of the data, compared between ranks before the first update.
+
+        A dataset that has a ``fingerprint()`` says itself what it consists of; of others, the size and a few samples count.
+        """
         digest = hashlib.sha256()
         for dataset in (self.train_dataset(), self.test_dataset()):
             own = getattr(dataset, "fingerprint", None)
-            digest.update((own() if own is not None else f"{type(dataset).__name__} {len(dataset)}").encode())
+            digest.update((own() if own is not None else _probe(dataset)).encode())
         return digest.hexdigest()[:16]
+
+
+def _probe(dataset: Dataset) -> str:
+    """The number of samples, and 8 samples spread over the set as they are in epoch 0."""
+    size = len(dataset)
+    if size == 0:
+        return "0"
+    ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
+    tensors = dataset.gather(ids, 0) if isinstance(dataset, InMemory) else read(dataset, 0, ids, seed=0)
+    digest = hashlib.sha256(str(size).encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -28,23 +28,34 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
         seed, label_smoothing: passed where the class has a parameter of that name.
 
     Raises:
-        InputError: the class cannot be found, is no :class:`Task`, does not take the arguments, or has no
+        InputError: the class cannot be found, is no :class:`Task` or lacks a method, does not take the arguments, or has no
             ``label_smoothing`` although one is asked for.
     """
-    arguments = {key: value for key, value in section.items() if key != "name"}
     name = section["name"]
-    cls = resolve(name, TASKS)
-    if not (isinstance(cls, type) and issubclass(cls, Task)):
-        raise InputError(f"task {name}: expected a subclass of disttrain.tasks.base.Task")
+    cls = _task_class(name)
     parameters = inspect.signature(cls).parameters
     if label_smoothing and "label_smoothing" not in parameters:
-        raise InputError(f"loss.label_smoothing is {label_smoothing}, but task {name} does not offer it")
-    for key, value in (("seed", seed), ("label_smoothing", label_smoothing)):
-        if key in parameters:
-            arguments.setdefault(key, value)
+        raise InputError(
+            f"loss.label_smoothing is {label_smoothing}, but task {name} has no parameter label_smoothing; set it to 0"
+        )
+    given = {key: value for key, value in section.items() if key != "name"}
+    known = {"seed": seed, "label_smoothing": label_smoothing}
+    arguments = {**{key: value for key, value in known.items() if key in parameters}, **given}
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:
-        raise InputError(f"task {name}: {error}; its arguments are {', '.join(parameters) or 'none'}") from None
-    made: Task = cls(**arguments)
-    return made
+        raise InputError(
+            f"task {name}: {error}. Its parameters are {', '.join(parameters) or 'none'}; "
+            f"the recipe gives {', '.join(given) or 'none'}"
+        ) from None
+    return cls(**arguments)
+
+
+def _task_class(name: str) -> type[Task]:
+    cls = resolve(name, TASKS)
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise InputError(f"task {name}: expected a subclass of disttrain.tasks.base.Task")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise InputError(f"task {name}: the class does not define {missing}")
+    return cls

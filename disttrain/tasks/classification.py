@@ -4,42 +4,41 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from disttrain.data.dataset import Dataset
 from disttrain.tasks.base import Sizes, Task
+from disttrain.tasks.cross_entropy import cross_entropy, rates, totals
 
 
 class Classification(Task):
-    """Images ``(samples, channels, height, width)`` and labels ``(samples,)``.
+    """Inputs ``(samples, *in_shape)`` and labels ``(samples,)`` int64.
 
     Args:
-        label_smoothing: share of the target spread evenly over all classes, in training only (Szegedy et al. 2015,
-            arXiv:1512.00567, section 7).
+        label_smoothing: share of the target spread evenly over all classes, in training only.
 
     Attributes:
         in_shape, num_classes: shape of a sample, and number of classes.
-        mean, std: of the train set's pixels between 0 and 1, per channel; images of bytes are normalised by them on the
-            device.
+        mean, std: of the train set's pixels, taken as numbers from 0 to 1, per channel. Images of bytes are normalised by
+            them on the device; inputs of floats are taken as they are.
     """
 
     static_graph = True
     in_shape: tuple[int, ...]
     num_classes: int
-    mean: Sequence[float] = (0.0,)
-    std: Sequence[float] = (1.0,)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     @abstractmethod
     def load(self) -> tuple[Dataset, Dataset]:
-        """The train and the test set."""
+        """Read the train and the test set."""
 
     @cached_property
     def _datasets(self) -> tuple[Dataset, Dataset]:
@@ -58,34 +57,33 @@ class Classification(Task):
         return {"in_shape": self.in_shape, "num_classes": self.num_classes}
 
     def prepare(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
-        images, labels = tensors
-        if images.dtype == torch.uint8:
-            scale, shift = self._normalisation(images.device, dtype)
-            images = torch.addcmul(shift, images.to(dtype), scale)
-        return images.to(dtype), labels
+        inputs, labels = tensors
+        if inputs.dtype != torch.uint8:
+            return inputs.to(dtype), labels
+        scale, shift = _scale_and_shift(self.mean, self.std, inputs.dim(), inputs.device, dtype)
+        return torch.addcmul(shift, inputs.to(dtype), scale), labels
 
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-        images, labels = tensors
-        return F.cross_entropy(model(images), labels, reduction="none", label_smoothing=self.label_smoothing)
+        inputs, labels = tensors
+        return cross_entropy(model(inputs), labels, self.label_smoothing)
 
     def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        images, labels = tensors
-        logits = model(images)
-        return {
-            "loss": F.cross_entropy(logits, labels, reduction="none").double().sum(),
-            "correct": (logits.argmax(1) == labels).sum(),
-            "samples": torch.tensor(len(labels)),
-        }
+        inputs, labels = tensors
+        return totals(model(inputs), labels)
 
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
-        samples = totals["samples"]
-        return {"loss": totals["loss"] / samples, "accuracy": totals["correct"] / samples}
+        return rates(totals)
 
-    def _normalisation(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``x / 255`` minus the mean over the deviation, as one product and one sum; kept on the device."""
-        kept: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = self.__dict__.setdefault("_scales", {})
-        if (device, dtype) not in kept:
-            mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (self.mean, self.std))
-            scale, shift = 1 / (255 * std), -mean / std
-            kept[device, dtype] = scale.to(device, dtype), shift.to(device, dtype)
-        return kept[device, dtype]
+
+@cache
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], dims: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``(x / 255 - mean) / std`` as one product and one sum, over ``(samples, channels, ...)`` of ``dims`` dimensions.
+
+    Kept, because making them anew would wait for a GPU in every step.
+    """
+    # The first call may come from an evaluation, and tensors of inference mode are not for training.
+    with torch.inference_mode(False):
+        m, s = (torch.tensor(values, dtype=torch.float64).view(-1, *[1] * (dims - 2)) for values in (mean, std))
+        return (1 / (255 * s)).to(device, dtype), (-m / s).to(device, dtype)

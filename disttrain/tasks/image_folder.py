@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from disttrain.data.dataset import Dataset
+from collections.abc import Mapping
+from typing import Any
+
+from disttrain.data.image_folder import ImageFolder as Split
 from disttrain.data.image_folder import load_image_folder
 from disttrain.tasks.classification import Classification
 
 
 class ImageFolder(Classification):
-    """``root/train/CLASS/*`` and ``root/test/CLASS/*`` (or ``val``), as ImageNet is usually unpacked.
+    """``root/train/CLASS/*`` and ``root/val/CLASS/*`` (or ``test``), as ImageNet is usually unpacked.
 
     Args:
         root: the directory.
         image_size: side of the square that goes into the model, in pixels.
         seed: of the random crops and flips of training images.
+
+    Raises:
+        DataError: when the folders are listed: one is missing or unfit, or the two sets differ in their classes.
     """
 
     default_model = ("resnet50", {})
-    # ImageNet's means and deviations, as used since Krizhevsky et al.; close enough for other photographs.
+    # ImageNet's, per channel, as in torchvision's references; near enough for other photographs.
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
@@ -26,7 +32,11 @@ class ImageFolder(Classification):
         self.root, self.image_size, self.seed = root, image_size, seed
         self.in_shape = (3, image_size, image_size)
 
-    def load(self) -> tuple[Dataset, Dataset]:
+    def load(self) -> tuple[Split, Split]:
         train, test = load_image_folder(self.root, size=self.image_size, seed=self.seed)
         self.num_classes = len(train.classes)
         return train, test
+
+    def model_hints(self) -> Mapping[str, Any]:
+        self.train_dataset()  # the classes are not known before the folders are listed
+        return super().model_hints()

@@ -1,31 +1,35 @@
-"""Made-up images: no reading, no decoding, so that a benchmark measures the rest."""
+"""Made-up samples: no reading and no decoding, so that a benchmark measures the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from disttrain.data.arrays import ArrayDataset
 from disttrain.data.dataset import Dataset
-from disttrain.data.randomness import uniform
+from disttrain.data.randomness import bits
 from disttrain.tasks.base import Sizes
 from disttrain.tasks.classification import Classification
 
 POOL = 256
-"""Different images; a larger set repeats them, because memory is not what is to be measured."""
+"""Different samples; larger sets repeat them, because memory is not what is to be measured."""
 
 
 class Synthetic(Classification):
-    """Noise in which the label shows as a brighter mean, so that a model has something to learn.
+    """Noise of mean 0 and variance 1 to which the label adds from -1 to 1, so that a model has something to learn.
+
+    Sample i is a function of (set, i) alone, the same in every run and on every machine.
 
     Args:
         shape: of one sample.
-        classes, train_samples, test_samples: how many of each.
+        classes: number of labels.
+        train_samples, test_samples: sizes of the two sets.
     """
-
-    static_graph = True
 
     def __init__(
         self,
@@ -33,42 +37,42 @@ class Synthetic(Classification):
         classes: int = 1000,
         train_samples: int = 8192,
         test_samples: int = 1024,
-        seed: int = 0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
         self.in_shape = tuple(shape)
         self.num_classes = classes
-        self.default_model = ("resnet50", {}) if len(shape) == 3 and shape[0] == 3 else ("mlp", {})
-        self.seed = seed
         self._sizes = Sizes(train_samples, test_samples)
+        photographs = len(self.in_shape) == 3 and self.in_shape[0] == 3
+        self.default_model: tuple[str, Mapping[str, Any]] = ("resnet50" if photographs else "mlp", {})
 
     def sizes(self) -> Sizes:
         return self._sizes
 
     def load(self) -> tuple[Dataset, Dataset]:
-        labels = torch.arange(max(POOL, self.num_classes)) % self.num_classes
-        generator = torch.Generator().manual_seed(self.seed)
-        pool = torch.randn(POOL, *self.in_shape, generator=generator)
-        pool += (labels[:POOL].view(-1, *[1] * len(self.in_shape)) / self.num_classes - 0.5) * 2
-        return tuple(
-            _Repeated(pool, labels[:POOL], size, i) for i, size in enumerate((self._sizes.train, self._sizes.test))
-        )  # type: ignore[return-value]
+        generator = torch.Generator().manual_seed(0)
+        # Uniform, because torch's normal numbers differ in their last bits between processors.
+        pool = (torch.rand(POOL, *self.in_shape, generator=generator) - 0.5) * 12**0.5
+        labels = torch.arange(POOL) * max(self.num_classes // POOL, 1) % self.num_classes
+        pool += (2 * labels / self.num_classes - 1).view(-1, *[1] * len(self.in_shape))
+        return _FromPool(pool, labels, self._sizes.train, "train"), _FromPool(pool, labels, self._sizes.test, "test")
 
 
-class _Repeated(ArrayDataset):
-    """``size`` samples drawn from a small pool, by sample id."""
+class _FromPool:
+    """``size`` samples, each drawn from a small pool by its id."""
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, size: int, stream: int) -> None:
-        super().__init__(images, labels)
-        draws = uniform(0, 0, np.arange(size), stream=f"synthetic {stream}")[:, 0]
-        self._pool_ids = np.floor(draws * len(images)).astype(np.int64)
+    def __init__(self, pool: Tensor, labels: Tensor, size: int, name: str) -> None:
+        self.pool, self.labels, self.size, self.name = pool, labels, size, name
 
     def __len__(self) -> int:
-        return len(self._pool_ids)
+        return self.size
 
-    def gather(self, ids: np.ndarray, epoch: int = 0) -> tuple[torch.Tensor, ...]:
-        return super().gather(self._pool_ids[ids], epoch)
+    def gather(self, ids: NDArray[np.int64], epoch: int = 0) -> tuple[Tensor, Tensor]:
+        """The samples ``ids`` (n,): inputs (n, *shape) and labels (n,)."""
+        drawn = bits(0, 0, ids, stream=f"synthetic {self.name}")[:, 0] % np.uint64(len(self.labels))
+        index = torch.from_numpy(drawn.astype(np.int64))
+        return self.pool.index_select(0, index), self.labels.index_select(0, index)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        return super().__getitem__(int(self._pool_ids[index]))
+    def fingerprint(self) -> str:
+        """What the samples follow from."""
+        return hashlib.sha256(f"{self.name} {self.size} {tuple(self.pool.shape)}".encode()).hexdigest()

@@ -7,24 +7,28 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from disttrain.data.dataset import Dataset
 from disttrain.data.text import TextDataset, load_text
 from disttrain.tasks.base import Sizes, Task
+from disttrain.tasks.cross_entropy import cross_entropy, rates, totals
 
 
 class Text(Task):
     """A text file read as bytes, or a ``.npy`` file of token ids; its end is the test set.
 
+    A loss item is a token, so ``loss`` is in nats a token and ``perplexity`` its exponential.
+
     Args:
         root: the file.
-        sequence_length: tokens of a sample.
-        vocab_size: number of different tokens; None: 256.
+        sequence_length: tokens that are predicted in a sample.
+        vocab_size: number of different tokens; None: 256, one for each byte.
         test_fraction: share of the tokens in the test set.
-        label_smoothing: in training only.
+        label_smoothing: share of the target spread evenly over all tokens, in training only.
+
+    Raises:
+        DataError: when the data is read: the file is missing, damaged, too short, or holds a token that is too large.
     """
 
     static_graph = True
@@ -41,7 +45,7 @@ class Text(Task):
         self.root = root
         self.items_per_sample = sequence_length
         self.sequence_length = sequence_length
-        self.vocab_size = vocab_size or 256
+        self.vocab_size = 256 if vocab_size is None else vocab_size
         self.test_fraction = test_fraction
         self.label_smoothing = label_smoothing
 
@@ -62,25 +66,14 @@ class Text(Task):
         return {"vocab_size": self.vocab_size, "sequence_length": self.sequence_length}
 
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-        inputs, targets = tensors
-        logits = model(inputs)
-        return F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=self.label_smoothing
-        ).view_as(targets)
+        tokens, targets = tensors
+        return cross_entropy(model(tokens), targets, self.label_smoothing)
 
     def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        inputs, targets = tensors
-        logits = model(inputs)
-        return {
-            "loss": F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").double().sum(),
-            "correct": (logits.argmax(-1) == targets).sum(),
-            "tokens": torch.tensor(targets.numel()),
-        }
+        tokens, targets = tensors
+        return totals(model(tokens), targets)
 
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
-        loss = totals["loss"] / totals["tokens"]
-        return {
-            "loss": loss,
-            "accuracy": totals["correct"] / totals["tokens"],
-            "perplexity": math.exp(min(loss, 700.0)),
-        }
+        found = rates(totals)
+        # The largest float is about exp(709).
+        return {**found, "perplexity": math.exp(min(found["loss"], 700.0))}
