@@ -16,16 +16,16 @@ Finding = tuple[str, str, str]
 
 def doctor() -> None:
     """List torch, its backends, Horovod and its controllers, MPI, devices and ports, and what to do about what is missing."""
-    from rich.console import Console
     from rich.table import Table
+
+    from disttrain.cli.console import console
 
     table = Table(title="disttrain doctor", title_justify="left")
     for heading in ("what", "state", "what to do"):
         table.add_column(heading, overflow="fold")
     for finding in findings():
         table.add_row(*finding)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 140)
+    console().print(table)
 
 
 def findings() -> Iterator[Finding]:

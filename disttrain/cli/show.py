@@ -21,9 +21,9 @@ def show(
     if world_size < 1:
         raise InputError(f"--world-size {world_size}: expected at least 1")
 
-    from rich.console import Console
     from rich.table import Table
 
+    from disttrain.cli.console import console
     from disttrain.train.build import make_task
     from disttrain.train.explain import explain
     from disttrain.train.plan import resolve_plan
@@ -35,6 +35,4 @@ def show(
         table.add_column(heading, overflow="fold")
     for line in explain(recipe, plan):
         table.add_row(*line)
-    console = Console()
-    # A pipe has no width of its own; a plan that is cut off explains nothing.
-    console.print(table, width=None if console.is_terminal else 140)
+    console().print(table)
