@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +60,19 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stand-ins for timm and torchvision, which the tests do not depend on."""
     (tmp_path / "timm.py").write_text(LIBRARY.format(function="create_model", error="RuntimeError"))
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text("")
     (tmp_path / "torchvision" / "models.py").write_text(LIBRARY.format(function="get_model", error="ValueError"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("timm", "torchvision", "torchvision.models"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    names = ("timm", "torchvision", "torchvision.models")
+    real = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    yield
+    for name in names:
+        sys.modules.pop(name, None)  # a stand-in left behind would be found by whoever asks for the library next
+    sys.modules.update(real)
 
 
 def refused(name: str, arguments: dict[str, Any] | None = None, hints: dict[str, Any] = IMAGES) -> str:
