@@ -6,7 +6,7 @@ Both loops live in the same two processes and the same process group, read the s
 turns of ``STEPS`` updates: raw, disttrain, raw again. The ratio of a round is disttrain's time over the mean of the two
 raw turns around it; printed are the median over rounds with its quartiles, and raw against raw as the noise floor.
 disttrain's side is the loop as ``disttrain train`` runs it: position, schedule, gradient watch, stop vote, and a logged
-line every 10 updates. The raw side computes the loss and steps, and nothing else.
+line every 50 updates, the default. The raw side computes the loss and steps, and nothing else.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class CheckpointSettings(Section):
 
 
 class Log(Section):
-    every_steps: Positive = Field(10, description="In updates.")
+    every_steps: Positive = Field(50, description="In updates; each line costs one small exchange.")
     tensorboard: bool = True
     sample_ids: bool = Field(False, description="Write the ids of every update's samples to metrics.jsonl.")
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from disttrain.data.batch import Batch
-from disttrain.errors import DivergedError, StopRequested
+from disttrain.errors import DivergedError, InputError, StopRequested
 from disttrain.telemetry import Sink
 from disttrain.train.build import make_loader
 from disttrain.train.evaluate import evaluate
@@ -134,6 +134,9 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     name = early.metric if early is not None else run.task.metric
     margin = early.min_delta if early is not None else 0.0
     sign = 1.0 if run.task.higher_is_better(name) else -1.0
+    if name not in progress.metrics:
+        known = ", ".join(progress.metrics)
+        raise InputError(f"early_stopping.metric is {name!r}; this task has {known}").on_all_ranks()
     value = progress.metrics[name]
     if progress.best is None or sign * (value - progress.best) > margin:
         progress.best, progress.best_step, progress.stale = value, progress.position.updates, 0

@@ -164,7 +164,7 @@ def test_resuming_another_recipe_is_refused_by_name(tmp_path: Path) -> None:
     disttrain("train", *QUICK, "--run-dir", run).check()
     result = disttrain("train", *QUICK, "optimizer.lr=0.5", "batch.per_rank_max=100", "--resume", "--run-dir", run)
     assert result.code == 2
-    assert "optimizer.lr: 0.1 -> 0.5" in result.err
+    assert "optimizer.lr: 0.2 -> 0.5" in result.err
     assert "per_rank_max" not in result.err
 
 
