@@ -34,8 +34,6 @@ def test_a_task_of_your_own_trains_from_a_recipe(tmp_path: Path) -> None:
     task = (ROOT / "examples/my_task.py").read_text()
     name = re.search(r"class (\w+)\(", task)
     assert name
-    result = disttrain(
-        "train", f"task.name=examples.my_task:{name[1]}", "batch.global=32", "epochs=null", "updates=5", "model=null", "loss.label_smoothing=0",
-        "--run-dir", tmp_path / "run",
-    )  # fmt: skip
+    words = ["batch.global=32", "epochs=null", "updates=5", "model=null", "loss.label_smoothing=0"]
+    result = disttrain("train", f"task.name=examples.my_task:{name[1]}", *words, "--run-dir", tmp_path / "run")
     assert "test " in result.check().out
