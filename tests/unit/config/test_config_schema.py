@@ -42,7 +42,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
         "checkpoint.every_steps": None,
         "checkpoint.keep": 3,
         "checkpoint.best": True,
-        "log.every_steps": 10,
+        "log.every_steps": 50,
         "log.tensorboard": True,
         "log.sample_ids": False,
         "communication.bucket_mb": 25.0,
