@@ -32,7 +32,7 @@ from disttrain.train.watch import GradientWatch
 CASES = {
     # name: overrides of the built-in recipe, updates a turn, rounds, bound
     "tiny mlp": (
-        ["task.name=synthetic", "task.classes=10", "task.shape=[1,8,8]", "model.name=mlp", "model.hidden=[64]"],
+        ["task.name=digits", "model.name=mlp", "model.hidden=[64]"],
         64,
         100,
         25,
@@ -58,6 +58,7 @@ def disttrain_turn(engine: Engine, overrides: list[str], global_batch: int) -> T
             "log.tensorboard=false",
             "evaluate=null",
             "optimizer.weight_decay=0.0",
+            "loss.label_smoothing=0",
         ],
     )
     run = build(recipe, engine)
