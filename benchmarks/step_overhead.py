@@ -34,8 +34,8 @@ CASES = {
     "tiny mlp": (
         ["task.name=digits", "model.name=mlp", "model.hidden=[64]"],
         64,
-        100,
-        25,
+        50,
+        150,
         1.10,
     ),
     "convnet 28x28": (
@@ -59,6 +59,7 @@ def disttrain_turn(engine: Engine, overrides: list[str], global_batch: int) -> T
             "evaluate=null",
             "optimizer.weight_decay=0.0",
             "loss.label_smoothing=0",
+            "epochs=1000000",  # past its end a run would log every update
         ],
     )
     run = build(recipe, engine)

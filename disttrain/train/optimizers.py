@@ -15,6 +15,7 @@ from disttrain.optim import EXCLUSIONS, param_groups
 from disttrain.registry import resolve
 
 OPTIMIZERS = {"sgd": "torch.optim:SGD", "adamw": "torch.optim:AdamW"}
+_FUSED = ("sgd", "adamw")
 # What the recipe says about the optimizer that is not an argument of it.
 _OURS = {"name", "lr", "reference_batch", "lr_scaling", "weight_decay_exclude"}
 
@@ -30,6 +31,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float) -> torch.optim.O
     arguments = {k: v for k, v in section.model_dump().items() if k not in _OURS}
     _check_arguments(section.name, cls, arguments)
     groups = param_groups(model, exclude=EXCLUSIONS[section.weight_decay_exclude])
+    if section.name in _FUSED:
+        arguments["fused"] = True  # one kernel for all: the quickest of torch's paths on CPU and CUDA alike
     optimizer: torch.optim.Optimizer = cls(groups, lr=lr, **arguments)
     return optimizer
 

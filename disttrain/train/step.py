@@ -41,7 +41,8 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     """
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    run.optimizer.zero_grad(set_to_none=True)
+    for param in run.params:
+        param.grad = None
     parts = accumulate(run, batch)
     run.engine.reduce_gradients()
     run.precision.unscale_(run.optimizer)
