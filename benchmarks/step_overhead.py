@@ -24,9 +24,10 @@ from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
 from disttrain.engine.select import init
 from disttrain.telemetry import NullSink
-from disttrain.train.build import build, make_model, make_task
+from disttrain.train.build import build, make_model
 from disttrain.train.loop import Meter, advance, batches
 from disttrain.train.stop import StopVote
+from disttrain.train.task import make_task
 from disttrain.train.watch import GradientWatch
 
 CASES = {

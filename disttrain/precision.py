@@ -16,10 +16,12 @@ class Precision:
     Attributes:
         name: as in the recipe.
         parameter_dtype: dtype of parameters, gradients and optimizer state.
+        loss_scale: what :meth:`scale` multiplies with; reading fp16's waits for the device.
     """
 
     name = "fp32"
     parameter_dtype = torch.float32
+    loss_scale: float = 1.0
     _tensor_cores = False
 
     def __init__(self, device: torch.device) -> None:
@@ -99,6 +101,10 @@ class FP16(Precision):
     def scale(self, losses: Tensor) -> Tensor:
         scaled: Tensor = self.scaler.scale(losses)
         return scaled
+
+    @property
+    def loss_scale(self) -> float:  # type: ignore[override]
+        return float(self.scaler.get_scale())
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         self.scaler.unscale_(optimizer)

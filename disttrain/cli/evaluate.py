@@ -20,12 +20,13 @@ def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") 
     from disttrain.telemetry import print_summary
     from disttrain.train.build import build
     from disttrain.train.evaluate import evaluate as evaluate_run
-    from disttrain.train.persist import read
+    from disttrain.train.persist import read, restore_average
 
     with job(launch, engine, device) as (joined, _):
         recipe = on_main(joined, lambda: load_recipe(run_dir / "recipe.yaml"))
         checkpoint, refused = read(joined, run_dir)
         run = build(recipe, joined, checkpoint)
+        restore_average(run, checkpoint)
         step = joined.broadcast_object(checkpoint.step if checkpoint is not None else None)
         joined.phase = "evaluating"
         metrics = evaluate_run(run)

@@ -15,10 +15,10 @@ from disttrain.train.stop import StopRequest, stop_request
 
 
 @contextmanager
-def job(launch: Launch, engine: str, device: str, *, bucket_mb: float = 25.0) -> Iterator[tuple[Engine, StopRequest]]:
+def job(launch: Launch, engine: str, device: str) -> Iterator[tuple[Engine, StopRequest]]:
     """The engine of this rank and its request to stop. An error inside ends this rank at once; see ``failure``."""
     with stop_request() as stop:
-        joined = make_engine(engine, World.of(launch, pin_device(launch, device)), bucket_mb=bucket_mb)
+        joined = make_engine(engine, World.of(launch, pin_device(launch, device)))
         try:
             yield joined, stop
         except StopRequested as request:

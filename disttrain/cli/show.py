@@ -24,11 +24,11 @@ def show(
     from rich.table import Table
 
     from disttrain.cli.console import console
-    from disttrain.train.build import make_task
     from disttrain.train.explain import explain
     from disttrain.train.plan import resolve_plan
+    from disttrain.train.task import stated_sizes
 
-    sizes = make_task(recipe).sizes()
+    sizes = stated_sizes(recipe)
     plan = resolve_plan(recipe, sizes.train, sizes.test, world_size)
     table = Table(title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left")
     for heading in ("what", "value", "why"):

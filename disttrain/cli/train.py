@@ -33,8 +33,7 @@ def train(
     from disttrain.telemetry import print_summary
     from disttrain.train.session import Request, run_session
 
-    bucket_mb = recipe.communication.bucket_mb if recipe is not None else 25.0
-    with job(launch, engine, device, bucket_mb=bucket_mb) as (joined, stop):
+    with job(launch, engine, device) as (joined, stop):
         summary = run_session(Request(recipe, overrides if from_run else [], resume, run_dir), joined, stop)
         if joined.world.is_main:
             print_summary(summary, framed=joined.world.owns_terminal)

@@ -90,3 +90,14 @@ def by_name(value: Any) -> str | None:
     if not isinstance(name, str):
         return None
     return CUSTOM if ":" in name else name
+
+
+def by_kind(value: Any) -> str | None:
+    """The tag of a section that has a kind."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+def pair(value: Any) -> Any:
+    """A YAML list where a tuple is meant."""
+    return tuple(value) if isinstance(value, list) else value

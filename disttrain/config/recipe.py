@@ -7,9 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from disttrain.config.base import UNITS, Epochs, Expected, Fraction, Length, Positive, Section, Total, exactly_one
-from disttrain.config.tasks import Model, Task
-from disttrain.config.training import MultiStep, Optimizer, Schedule
+from disttrain.config.base import UNITS, Epochs, Expected, Length, Positive, Section, Total, exactly_one
+from disttrain.config.methods import Average, BatchNorm, Communication, Every, Gradient, Growth, Loss
+from disttrain.config.models import Model
+from disttrain.config.optimizers import Optimizer
+from disttrain.config.schedules import MultiStep, Schedule
+from disttrain.config.tasks import Task
 
 
 class Batch(Section):
@@ -26,6 +29,7 @@ class Batch(Section):
         None, description="Most samples that fit through the model at once on a rank."
     )
     last: Literal["keep", "drop"] = Field("keep", description="The short last batch of an epoch.")
+    growth: Growth | None = Field(None, description="A batch that grows during the run, beginning with global.")
 
     @field_validator("accumulation")
     @classmethod
@@ -33,6 +37,15 @@ class Batch(Section):
         if info.data.get("global_") is not None and accumulation != 1:
             raise ValueError("goes with per_rank; with global it is derived (see per_rank_max)")
         return accumulation
+
+    @field_validator("growth")
+    @classmethod
+    def _growth(cls, growth: Growth | None, info: ValidationInfo) -> Growth | None:
+        if growth is not None and info.data.get("per_rank") is not None:
+            raise ValueError("goes with global; with per_rank the batch follows the number of ranks")
+        if growth is not None and info.data.get("last", "keep") != "keep":
+            raise ValueError("needs last: keep; with a growing batch, drop would leave out other samples in each epoch")
+        return growth
 
     @field_validator("per_rank_max")
     @classmethod
@@ -42,19 +55,15 @@ class Batch(Section):
         return per_rank_max
 
 
-class Gradient(Section):
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest norm of the mean gradient.")
-
-
-class Loss(Section):
-    label_smoothing: Fraction = 0.0
-
-
 class Data(Section):
     order: Literal["global_shuffle", "partition", "replacement"] = "global_shuffle"
     parts: Positive | None = Field(None, description="Of partition; null: the number of ranks the run is started with.")
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="Processes that read samples, on each rank.")
     prefetch: Positive = Field(2, description="Micro-batches that are read ahead.")
+    train_samples: Positive | None = Field(
+        None, description="Size the train set must have; lets show work where the data is not."
+    )
+    test_samples: Positive | None = Field(None, description="Size the test set must have, likewise.")
 
     @field_validator("parts")
     @classmethod
@@ -96,10 +105,7 @@ class Log(Section):
     every_steps: Positive = Field(50, description="In updates; each line costs one small exchange.")
     tensorboard: bool = True
     sample_ids: bool = Field(False, description="Write the ids of every update's samples to metrics.jsonl.")
-
-
-class Communication(Section):
-    bucket_mb: Annotated[float, Field(gt=0.0)] = Field(25.0, description="Size of the gradient buckets, in MiB.")
+    layer_ratios: bool = Field(False, description="Write each layer's trust and update-to-weight ratio; lars, lamb.")
 
 
 class Recipe(Section):
@@ -119,6 +125,7 @@ class Recipe(Section):
     ) = Field(None, description="Of the run directory; null: the file's name.")
     task: Task
     model: Model | None = Field(None, description="null: the task's own default.")
+    start_from: str | None = Field(None, description="Run directory whose weights to begin with; all else begins anew.")
     batch: Batch
     epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.")
     samples: Total | None = Field(None, description="Length of the run, in samples seen.")
@@ -130,12 +137,16 @@ class Recipe(Section):
     precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = "fp32"
     gradient: Gradient = Field(default_factory=Gradient)
     loss: Loss = Field(default_factory=Loss)
+    batch_norm: BatchNorm | None = Field(None, description="null: as the model has it.")
+    average: Average | None = Field(None, description="Of the weights; evaluated in their place.")
     data: Data = Field(default_factory=Data)
     evaluate: Evaluate | None = Field(default_factory=Evaluate, description="null: never.")
     early_stopping: EarlyStopping | None = None
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     log: Log = Field(default_factory=Log)
     communication: Communication = Field(default_factory=Communication)
+    noise_scale: Every | None = Field(None, description="Measure the gradient noise scale.")
+    numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @field_validator("schedule")
@@ -145,6 +156,14 @@ class Recipe(Section):
         if beyond:
             raise ValidationError.from_exception_data("schedule", beyond)
         return schedule
+
+    @field_validator("log")
+    @classmethod
+    def _ratios(cls, log: Log, info: ValidationInfo) -> Log:
+        optimizer = info.data.get("optimizer")
+        if log.layer_ratios and optimizer is not None and optimizer.name not in ("lars", "lamb"):
+            raise ValueError(f"layer_ratios goes with the optimizers lars and lamb, not with {optimizer.name}")
+        return log
 
     @field_validator("early_stopping")
     @classmethod

@@ -30,7 +30,7 @@ def suggest_key(key: str, parent: str, known: Sequence[str]) -> str:
     prefix = f"{parent}." if parent else ""
     beside = [k for k in known if k.rpartition(".")[0] == parent]
     leaves: dict[str, str] = {}
-    for k in known:
+    for k in sorted(known, key=lambda k: k.count(".")):
         leaves.setdefault(k.rpartition(".")[2], k)
     if key in leaves:
         return leaves[key]

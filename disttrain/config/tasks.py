@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
-from disttrain.config.base import CUSTOM, Expected, Fraction, Importable, Open, Positive, Section, by_name
+from disttrain.config.base import CUSTOM, Importable, Open, Positive, Section, by_name
 
 
 class ImageAugment(Section):
@@ -86,78 +86,5 @@ Task = Annotated[
     | Annotated[Text, Tag("text")]
     | Annotated[Synthetic, Tag("synthetic")]
     | Annotated[CustomTask, Tag(CUSTOM)],
-    Discriminator(by_name),
-]
-
-
-class Mlp(Section):
-    """Fully connected layers."""
-
-    name: Literal["mlp"]
-    hidden: Annotated[list[Positive], Field(min_length=1)] = Field(
-        [512, 512], description="Widths of the hidden layers."
-    )
-    norm: Literal["none", "batch", "layer"] = "none"
-    dropout: Fraction = 0.0
-
-
-class ConvNet(Section):
-    """A small convolutional network for images of about 28x28."""
-
-    name: Literal["convnet"]
-    widths: Annotated[list[Positive], Field(min_length=1)] = Field([32, 64, 128], description="Channels of each stage.")
-    norm: Literal["group", "batch", "none"] = "group"
-    dropout: Fraction = 0.0
-
-
-class ResNet18(Section):
-    """ResNet-18 (He et al. 2015, arXiv:1512.03385), v1.5."""
-
-    name: Literal["resnet18"]
-    norm: Literal["batch", "group"] = "batch"
-    zero_init_last_gamma: bool = Field(True, description="Each residual branch begins as zero (Goyal et al. 2017).")
-
-
-class ResNet50(Section):
-    """ResNet-50 (He et al. 2015, arXiv:1512.03385), v1.5."""
-
-    name: Literal["resnet50"]
-    norm: Literal["batch", "group"] = "batch"
-    zero_init_last_gamma: bool = Field(True, description="Each residual branch begins as zero (Goyal et al. 2017).")
-
-
-class Transformer(Section):
-    """A causal transformer."""
-
-    name: Literal["transformer"]
-    layers: Positive = 4
-    heads: Positive = 4
-    width: Positive = Field(128, description="Divisible by heads.")
-    dropout: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width is {self.width}, not divisible by heads {self.heads}")
-        return self
-
-
-class CustomModel(Open):
-    """``timm:NAME``, ``torchvision:NAME`` or ``pkg.mod:callable``; further keys are its arguments."""
-
-    name: Annotated[
-        str,
-        Field(pattern=r"^((timm|torchvision):[\w./:@-]+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$"),
-        Expected("timm:NAME | torchvision:NAME | pkg.mod:callable"),
-    ]
-
-
-Model = Annotated[
-    Annotated[Mlp, Tag("mlp")]
-    | Annotated[ConvNet, Tag("convnet")]
-    | Annotated[ResNet18, Tag("resnet18")]
-    | Annotated[ResNet50, Tag("resnet50")]
-    | Annotated[Transformer, Tag("transformer")]
-    | Annotated[CustomModel, Tag(CUSTOM)],
     Discriminator(by_name),
 ]

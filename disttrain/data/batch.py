@@ -37,13 +37,22 @@ class Batch:
     """Samples in the global batch, over all ranks: what a summed loss is divided by."""
     ends_epoch: bool
     """Whether the next batch belongs to the next epoch."""
-    ids: NDArray[np.int64]
-    """(share,) sample ids of this rank's share; empty when there are fewer samples than ranks."""
+    global_ids: NDArray[np.int64]
+    """(size,) sample ids of the global batch, in order."""
+    before: int
+    """Samples of the global batch that belong to earlier ranks."""
+    share: int
+    """Samples of the global batch that belong to this rank; 0 when there are fewer samples than ranks."""
     micro_batches: Sequence[MicroBatch]
     """At least one, so that every rank takes part in every exchange."""
 
     def __iter__(self) -> Iterator[MicroBatch]:
         return iter(self.micro_batches)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(share,) sample ids of this rank's share."""
+        return self.global_ids[self.before : self.before + self.share]
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

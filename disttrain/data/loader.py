@@ -48,7 +48,9 @@ class _Plan(NamedTuple):
     offset: int
     size: int
     ends_epoch: bool
-    ids: NDArray[np.int64]
+    global_ids: NDArray[np.int64]
+    before: int
+    share: int
     pieces: list[tuple[NDArray[np.int64], float]]
 
 
@@ -66,6 +68,7 @@ class Loader:
             ``epoch * num_samples + offset``: a function of the position, so that a resumed run cuts the same
             batches.
         per_rank_max: samples in a micro-batch at most; None for no limit.
+        ghost_size: shares and micro-batches consist of whole ghosts of so many samples (see :mod:`disttrain.data.shares`).
         last: "keep" makes the last batch of an epoch short, "drop" leaves it out.
         position: where to begin.
         stop_samples: no batch begins once so many samples were passed (counted as for ``batch_size``; for E
@@ -89,6 +92,7 @@ class Loader:
         size: int,
         batch_size: int | Callable[[int], int],
         per_rank_max: int | None = None,
+        ghost_size: int = 1,
         last: Literal["keep", "drop"] = "keep",
         position: Position | None = None,
         stop_samples: int | None = None,
@@ -101,9 +105,10 @@ class Loader:
         _check(last in ("keep", "drop"), f"last is {last!r}; it must be 'keep' or 'drop'")
         _check(workers >= 0, f"workers is {workers}; it must be at least 0")
         _check(prefetch >= 1, f"prefetch is {prefetch}; it must be at least 1")
+        _check(ghost_size >= 1, f"ghost_size is {ghost_size}; it must be at least 1")
         _check(
-            per_rank_max is None or per_rank_max >= 1,
-            f"per_rank_max is {per_rank_max}; it must be at least 1, or None for no limit",
+            per_rank_max is None or per_rank_max >= ghost_size,
+            f"per_rank_max is {per_rank_max}; it must be at least {ghost_size}, or None for no limit",
         )
         _check(
             len(dataset) == order.num_samples,
@@ -121,6 +126,7 @@ class Loader:
         self.size = size
         self.batch_size = batch_size
         self.per_rank_max = per_rank_max
+        self.ghost_size = ghost_size
         self.last = last
         self.stop_samples = stop_samples
         self.seed = seed
@@ -165,7 +171,7 @@ class Loader:
                 ready.append(MicroBatch(tensors, ids, weight))
                 if len(ready) == len(plan.pieces):
                     planned.popleft()
-                    yield Batch(plan.epoch, plan.offset, plan.size, plan.ends_epoch, plan.ids, ready)
+                    yield Batch(*plan[:-1], ready)
                     ready = []
 
     def _plans(self) -> Iterator[_Plan]:
@@ -191,14 +197,14 @@ class Loader:
 
     def _plan(self, epoch: int, start: int, stop: int, ends_epoch: bool) -> _Plan:
         everything = self.order.batch(epoch, start, stop)
-        lo, hi = share(stop - start, self.rank, self.size)
+        lo, hi = share(stop - start, self.rank, self.size, self.ghost_size)
         if lo == hi:
             # More ranks than samples. The rank still has to take part in the exchange of gradients.
             pieces = [(everything[:1], 0.0)]
         else:
-            cuts = micro_batches(lo, hi, self.per_rank_max or hi - lo)
+            cuts = micro_batches(lo, hi, self.per_rank_max or hi - lo, min(self.ghost_size, hi - lo))
             pieces = [(everything[a:b], 1.0) for a, b in cuts]
-        return _Plan(epoch, start, stop - start, ends_epoch, everything[lo:hi], pieces)
+        return _Plan(epoch, start, stop - start, ends_epoch, everything, lo, hi - lo, pieces)
 
     def _global_batch(self, passed: int) -> int:
         size = self.batch_size(passed) if callable(self.batch_size) else self.batch_size

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.engine.agreement import require_agreement
+from disttrain.engine.exchange import Exchange, check_exchange
 from disttrain.engine.world import World
 from disttrain.errors import PeerLostError
 
+DEFAULT_EXCHANGE = Exchange()
 Reduction = Literal["sum", "max", "min"]
 
 
@@ -37,11 +39,13 @@ class Engine(ABC):
     world: World
     phase = "starting up"
     """What this rank is doing, in words for an error message; set by whoever drives the engine."""
+    multiplier = 1.0
+    """What :meth:`backward` multiplies gradients with besides its ``scale``, and :meth:`reduce_gradients` takes off again."""
     rehearsals = 0
     """Backward passes after which the exchange has settled its buffer layout (see ``train/rehearse.py``)."""
 
     @abstractmethod
-    def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:
+    def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
         """Attach the gradient exchange to a model that already sits on the device with rank 0's state."""
 
     @abstractmethod
@@ -89,20 +93,25 @@ class Engine(ABC):
     def lost_peer(self, error: BaseException) -> bool:
         """Whether ``error`` is only the consequence of another rank going away."""
 
-    def prepare(self, model: nn.Module, *, static_graph: bool = False) -> nn.Module:
+    def prepare(
+        self, model: nn.Module, *, static_graph: bool = False, exchange: Exchange = DEFAULT_EXCHANGE
+    ) -> nn.Module:
         """Move ``model`` to this rank's device, give it rank 0's parameters and buffers, and attach the exchange.
 
         Args:
             model: the same module on every rank.
             static_graph: promise that every step uses the same parameters in the same way (DDP can then overlap better).
+            exchange: how gradients travel.
 
         Raises:
+            InputError: this engine cannot exchange gradients that way.
             RankError: the ranks' models differ in names, shapes or dtypes; the message says where.
         """
+        check_exchange(exchange, self.name, self.world.size)
         model = model.to(self.world.device)
         require_agreement(self, {"model": describe_tensors(model.state_dict())})
         self.broadcast_tensors(model.state_dict().values())
-        return self.wrap(model, static_graph=static_graph)
+        return self.wrap(model, static_graph=static_graph, exchange=exchange)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """The user's own module inside what :meth:`prepare` returned."""

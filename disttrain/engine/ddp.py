@@ -20,9 +20,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from disttrain.engine.base import Engine, Reduction
+from disttrain.engine.exchange import Exchange
 from disttrain.engine.leave import leave_without_waiting
 from disttrain.engine.rendezvous import rendezvous
 from disttrain.engine.world import World
@@ -39,15 +41,14 @@ class DDPEngine(Engine):
     Args:
         world: who this rank is; ``world.device`` chooses NCCL with Gloo, or Gloo alone.
         timeout_seconds: how long a collective may wait for a peer before it fails.
-        bucket_mb: size of DDP's gradient buckets, in MiB.
     """
 
     name = "ddp"
     rehearsals = 2  # buckets are laid out anew after the first backward; with static_graph, after the second
 
-    def __init__(self, world: World, *, timeout_seconds: float = 600.0, bucket_mb: float = 25.0) -> None:
+    def __init__(self, world: World, *, timeout_seconds: float = 600.0) -> None:
         self.world = world
-        self._bucket_mb = bucket_mb
+        self.multiplier = float(world.size)
         self._model: DistributedDataParallel | None = None
         cuda = world.device.type == "cuda"
         dist.init_process_group(
@@ -59,7 +60,7 @@ class DDPEngine(Engine):
             device_id=world.device if cuda else None,
         )
 
-    def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:
+    def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
         if not any(p.requires_grad for p in model.parameters()):
             return model
         self._model = DistributedDataParallel(
@@ -67,11 +68,12 @@ class DDPEngine(Engine):
             device_ids=[self.world.device] if self.world.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             static_graph=static_graph,
-            bucket_cap_mb=self._bucket_mb,
+            bucket_cap_mb=exchange.bucket_mb,
             init_sync=False,  # prepare() has compared shapes and dtypes and sent rank 0's state
             # Running statistics are averaged before they are used, not overwritten by rank 0's in every forward.
             **_NO_BUFFER_SYNC,
         )
+        _compress(self._model, exchange)
         return self._model
 
     def unwrap(self, model: nn.Module) -> nn.Module:
@@ -81,7 +83,7 @@ class DDPEngine(Engine):
         return nullcontext() if last or self._model is None else self._model.no_sync()
 
     def backward(self, losses: Tensor, scale: float = 1.0) -> None:
-        losses.backward(torch.full_like(losses, scale * self.world.size))  # type: ignore[no-untyped-call]
+        losses.backward(torch.full_like(losses, scale * self.multiplier))  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self) -> None:
         return  # DDP's last backward has waited for its buckets
@@ -121,3 +123,28 @@ class DDPEngine(Engine):
             return True
         # Gloo reports a lost connection as a plain RuntimeError that starts with its own source file.
         return isinstance(error, RuntimeError) and any(s in str(error) for s in ("gloo/", "Gloo ", "NCCL error"))
+
+
+def _compress(model: DistributedDataParallel, exchange: Exchange) -> None:
+    match exchange.compression:
+        case "none":
+            return
+        case "fp16":
+            model.register_comm_hook(None, default_hooks.fp16_compress_hook)
+        case "bf16":
+            model.register_comm_hook(None, _bf16_hook)
+        case "powersgd":
+            # Low-rank from the third iteration on: the first two are rehearsals, in which DDP still moves its buckets.
+            state = powerSGD_hook.PowerSGDState(
+                None, matrix_approximation_rank=exchange.powersgd_rank, start_powerSGD_iter=3
+            )
+            model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+
+def _bf16_hook(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings
+    """torch's own is refused without NCCL, although Gloo adds bfloat16 too."""
+    gradient = bucket.buffer()
+    wire = gradient.to(torch.bfloat16).div_(dist.get_world_size())
+    exchange = dist.all_reduce(wire, async_op=True)
+    assert exchange is not None
+    return exchange.get_future().then(lambda sent: gradient.copy_(sent.value()[0]))

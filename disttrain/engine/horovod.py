@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from disttrain.engine.base import Engine, Reduction
 from disttrain.engine.buckets import Bucket, GradientBuckets
+from disttrain.engine.exchange import Exchange
 from disttrain.engine.leave import leave_without_waiting
 from disttrain.engine.world import World
 from disttrain.errors import InputError, RankError
@@ -31,7 +32,6 @@ class HorovodEngine(Engine):
 
     Args:
         world: who this rank is; must agree with what Horovod finds.
-        bucket_mb: size of the gradient buckets, in MiB.
 
     Raises:
         InputError: Horovod is not installed, or this launcher cannot start it.
@@ -40,7 +40,7 @@ class HorovodEngine(Engine):
 
     name = "horovod"
 
-    def __init__(self, world: World, *, bucket_mb: float = 25.0) -> None:
+    def __init__(self, world: World) -> None:
         if world.launcher == "torchrun" and world.size > 1:
             raise InputError(
                 "engine horovod under torchrun: Horovod's ranks are started by horovodrun or mpirun "
@@ -56,9 +56,9 @@ class HorovodEngine(Engine):
             ) from None
         self._hvd = hvd
         self.world = world
-        self._bucket_bytes = int(bucket_mb * 2**20)
         self._buckets: GradientBuckets | None = None
-        self._handles: list[int] = []
+        self._exchange = Exchange()
+        self._handles: list[tuple[int, Bucket, Tensor]] = []
         self._open = True
         hvd.init()
         if (hvd.rank(), hvd.size()) != (world.rank, world.size):
@@ -67,13 +67,29 @@ class HorovodEngine(Engine):
                 "it was built for another controller than the one that started this job (horovodrun --check-build)"
             )
 
-    def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:
-        self._buckets = GradientBuckets(list(model.parameters()), self._bucket_bytes, self._launch)
+    def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
+        self._exchange = exchange
+        adasum = exchange.reduction == "adasum" and self.world.size > 1
+        if adasum and not self._hvd.mpi_enabled():
+            raise InputError(
+                "communication.reduction adasum needs Horovod's MPI controller: start with horovodrun --mpi or mpirun"
+            )
+        # Adasum compares gradients parameter by parameter, so each gets a bucket of its own.
+        size = 0 if adasum else int(exchange.bucket_mb * 2**20)
+        self._buckets = GradientBuckets(list(model.parameters()), size, self._launch)
         return model
 
     def _launch(self, bucket: Bucket) -> None:
-        handle = self._hvd.allreduce_async_(bucket.flat, op=self._hvd.Sum, name=f"disttrain.bucket.{bucket.index}")
-        self._handles.append(handle)
+        wire = bucket.flat
+        if self._exchange.compression == "fp16":
+            wire = bucket.flat.to(torch.float16)
+        op = self._hvd.Sum
+        if self._exchange.reduction == "adasum" and self.world.size > 1:
+            # Parts of the global mean become the means of the ranks, which is what Adasum is defined on.
+            wire.mul_(self.world.size)
+            op = self._hvd.Adasum
+        handle = self._hvd.allreduce_async_(wire, op=op, name=f"disttrain.bucket.{bucket.index}")
+        self._handles.append((handle, bucket, wire))
 
     @contextmanager
     def _local_only(self, buckets: GradientBuckets) -> Iterator[None]:
@@ -92,8 +108,10 @@ class HorovodEngine(Engine):
     def reduce_gradients(self) -> None:
         if self._buckets is not None:
             self._buckets.finish()
-        for handle in self._handles:
+        for handle, bucket, wire in self._handles:
             self._hvd.synchronize(handle)
+            if wire is not bucket.flat:
+                bucket.flat.copy_(wire)
         self._handles.clear()
 
     def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:

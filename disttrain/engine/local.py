@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.engine.base import Engine, Reduction
+from disttrain.engine.exchange import Exchange
 from disttrain.engine.world import World
 
 
@@ -20,7 +21,7 @@ class LocalEngine(Engine):
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def wrap(self, model: nn.Module, *, static_graph: bool) -> nn.Module:
+    def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
         return model
 
     def accumulating(self, last: bool) -> AbstractContextManager[object]:

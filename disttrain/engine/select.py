@@ -35,7 +35,7 @@ def choose_engine(request: str, world: World) -> str:
     return "ddp" if meets or not _installed("horovod") else "horovod"
 
 
-def make_engine(request: str, world: World, *, bucket_mb: float = 25.0, timeout_seconds: float = 600.0) -> Engine:
+def make_engine(request: str, world: World, *, timeout_seconds: float = 600.0) -> Engine:
     """The engine for ``request``; joins the job. Heavy imports happen here and only for the engine that is used."""
     name = choose_engine(request, world)
     if name == "local":
@@ -45,25 +45,22 @@ def make_engine(request: str, world: World, *, bucket_mb: float = 25.0, timeout_
     if name == "horovod":
         from disttrain.engine.horovod import HorovodEngine
 
-        return HorovodEngine(world, bucket_mb=bucket_mb)
+        return HorovodEngine(world)
     from disttrain.engine.ddp import DDPEngine
 
-    return DDPEngine(world, bucket_mb=bucket_mb, timeout_seconds=timeout_seconds)
+    return DDPEngine(world, timeout_seconds=timeout_seconds)
 
 
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def init(
-    engine: str = "auto", *, device: str = "auto", bucket_mb: float = 25.0, timeout_seconds: float = 600.0
-) -> Engine:
+def init(engine: str = "auto", *, device: str = "auto", timeout_seconds: float = 600.0) -> Engine:
     """Join the job this process was started in, and return its engine; use it as a context manager.
 
     Args:
         engine: ``auto``, ``ddp``, ``horovod`` or ``local``; see :func:`choose_engine`.
         device: ``auto`` (CUDA where there is any, else CPU), ``cpu`` or ``cuda``; one GPU per rank, by local rank.
-        bucket_mb: size of the gradient buckets, in MiB.
         timeout_seconds: how long a DDP collective waits for a peer before it fails.
 
     Raises:
@@ -74,4 +71,4 @@ def init(
         ...     engine.world.size
         1
     """
-    return make_engine(engine, World.from_env(device=device), bucket_mb=bucket_mb, timeout_seconds=timeout_seconds)
+    return make_engine(engine, World.from_env(device=device), timeout_seconds=timeout_seconds)

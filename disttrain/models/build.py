@@ -16,6 +16,7 @@ MODELS = {
     "mlp": "disttrain.models.mlp:MLP",
     "convnet": "disttrain.models.convnet:ConvNet",
     "resnet18": "disttrain.models.resnet:resnet18",
+    "resnet44": "disttrain.models.resnet:resnet44",
     "resnet50": "disttrain.models.resnet:resnet50",
     "transformer": "disttrain.models.transformer:Transformer",
 }

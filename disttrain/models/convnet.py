@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from disttrain.models.images import image_shape
-from disttrain.models.norms import norm2d
+from disttrain.models.norms import Norm
+from disttrain.nn import initialise
+from disttrain.nn.ghost_norm import StatsUpdate
 
 
 class ConvNet(nn.Module):
@@ -20,7 +22,10 @@ class ConvNet(nn.Module):
         in_shape: ``(channels, height, width)`` of a sample; sides of at least ``2 ** len(widths)``.
         num_classes: width of the output.
         widths: channels of each stage.
-        norm: ``group`` (8 groups; the result does not depend on the batch), ``batch`` or ``none``.
+        norm: ``group`` (8 groups; the result does not depend on the batch), ``batch``, ``ghost_batch``, ``layer``,
+            ``instance`` or ``none``.
+        ghost_size, stats_update: of ghost batch norm.
+        init: ``xavier``, ``he`` or ``orthogonal``; None: ``he`` for the convolutions, torch's for the classifier.
         dropout: probability of zeroing an input of the classifier.
 
     Shape: ``(batch, *in_shape)`` to ``(batch, num_classes)``.
@@ -35,6 +40,9 @@ class ConvNet(nn.Module):
         num_classes: int,
         widths: Sequence[int] = (32, 64, 128),
         norm: str = "group",
+        ghost_size: int = 32,
+        stats_update: StatsUpdate = "mean",
+        init: str | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -46,9 +54,12 @@ class ConvNet(nn.Module):
         for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
         self.convolutions = nn.ModuleList(convolutions)
-        self.norms = nn.ModuleList(norm2d(norm, width, groups=8) for width in widths)
+        kind = Norm(norm, ghost_size, stats_update, groups=8)
+        self.norms = nn.ModuleList(kind.over_images(width) for width in widths)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(sizes[-1] * (rows // shrinks) * (columns // shrinks), num_classes)
+        if init is not None:
+            initialise(self, init)
 
     def forward(self, x: Tensor) -> Tensor:
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):

@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from torch import nn
 
 from disttrain.errors import InputError
+from disttrain.nn import GhostBatchNorm1d, GhostBatchNorm2d
+from disttrain.nn.ghost_norm import StatsUpdate
 
 
-def norm2d(name: str, channels: int, groups: int = 32) -> nn.Module:
-    """A normalisation of ``(batch, channels, height, width)``: ``batch``, ``group`` or ``none``.
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A kind of normalisation, for networks to make their layers with.
 
-    Group norm (Wu and He 2018, arXiv:1803.08494) gets ``groups`` groups, or as many as divide both that and the channels;
-    32 is the paper's choice.
-
-    Raises:
-        InputError: another name.
+    Attributes:
+        name: ``batch``, ``ghost_batch``, ``group``, ``layer``, ``instance`` or ``none``.
+        ghost_size, stats_update: of ghost batch norm.
+        groups: of group norm (Wu and He 2018, arXiv:1803.08494): so many, or as many as divide both that
+            and the channels; 32 is the paper's choice.
     """
-    match name:
-        case "batch":
-            return nn.BatchNorm2d(channels)
-        case "group":
-            return nn.GroupNorm(math.gcd(groups, channels), channels)
-        case "none":
-            return nn.Identity()
-    raise InputError(f"norm is {name!r}; it must be batch, group or none")
 
+    name: str
+    ghost_size: int = 32
+    stats_update: StatsUpdate = "mean"
+    groups: int = 32
 
-def norm1d(name: str, features: int) -> nn.Module:
-    """A normalisation of ``(batch, features)``: ``batch``, ``layer`` or ``none``.
+    def over_images(self, channels: int) -> nn.Module:
+        """Of ``(batch, channels, height, width)``. Layer norm is over channels and positions together, as one group.
 
-    Raises:
-        InputError: another name.
-    """
-    match name:
-        case "batch":
-            return nn.BatchNorm1d(features)
-        case "layer":
-            return nn.LayerNorm(features)
-        case "none":
-            return nn.Identity()
-    raise InputError(f"norm is {name!r}; it must be batch, layer or none")
+        Raises:
+            InputError: another name.
+        """
+        match self.name:
+            case "batch":
+                return nn.BatchNorm2d(channels)
+            case "ghost_batch":
+                return GhostBatchNorm2d(channels, self.ghost_size, stats_update=self.stats_update)
+            case "group":
+                return nn.GroupNorm(math.gcd(self.groups, channels), channels)
+            case "layer":
+                return nn.GroupNorm(1, channels)
+            case "instance":
+                return nn.GroupNorm(channels, channels)
+            case "none":
+                return nn.Identity()
+        raise InputError(f"norm is {self.name!r}; it must be batch, ghost_batch, group, layer, instance or none")
+
+    def over_features(self, features: int) -> nn.Module:
+        """Of ``(batch, features)``.
+
+        Raises:
+            InputError: another name.
+        """
+        match self.name:
+            case "batch":
+                return nn.BatchNorm1d(features)
+            case "ghost_batch":
+                return GhostBatchNorm1d(features, self.ghost_size, stats_update=self.stats_update)
+            case "layer":
+                return nn.LayerNorm(features)
+            case "none":
+                return nn.Identity()
+        raise InputError(f"norm is {self.name!r}; it must be batch, ghost_batch, layer or none")

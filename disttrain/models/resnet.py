@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50, v1.5."""
+"""ResNet-18 and ResNet-50, v1.5, and ResNet-44 for small images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from disttrain.errors import InputError
 from disttrain.models.images import image_shape
-from disttrain.models.norms import norm2d
+from disttrain.models.norms import Norm
+from disttrain.nn import initialise
+from disttrain.nn.ghost_norm import StatsUpdate
 
 
 class ResNet(nn.Module):
@@ -23,8 +25,11 @@ class ResNet(nn.Module):
         num_classes: width of the output.
         blocks: residual blocks of each stage.
         bottleneck: three convolutions per block (50 layers and more) instead of two.
-        norm: ``batch`` or ``group``.
+        norm: ``batch``, ``ghost_batch``, ``group``, ``layer`` or ``instance``.
         zero_init_last_gamma: see above.
+        width: channels of the first stage; each further one has twice as many.
+        ghost_size, stats_update: of ghost batch norm.
+        init: ``xavier``, ``he`` or ``orthogonal`` for all convolutions and the classifier; None: see above.
 
     Shape: ``(batch, *in_shape)`` to ``(batch, num_classes)``.
 
@@ -40,24 +45,31 @@ class ResNet(nn.Module):
         bottleneck: bool,
         norm: str = "batch",
         zero_init_last_gamma: bool = True,
+        width: int = 64,
+        ghost_size: int = 32,
+        stats_update: StatsUpdate = "mean",
+        init: str | None = None,
     ) -> None:
         super().__init__()
-        if norm not in ("batch", "group"):
-            raise InputError(f"norm is {norm!r}; a ResNet needs batch or group")
-        image_channels, height, width = image_shape(in_shape)
-        self.stem = stem(image_channels, norm, small=max(height, width) <= 64)
+        if norm == "none":
+            raise InputError("norm is 'none'; a ResNet needs batch, ghost_batch, group, layer or instance")
+        kind = Norm(norm, ghost_size, stats_update)
+        image_channels, *sides = image_shape(in_shape)
+        self.stem = stem(image_channels, width, kind, small=max(sides) <= 64)
         stages: list[nn.Module] = []
-        channels = 64
+        channels = width
         for stage, count in enumerate(blocks):
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
-                block = Block(channels, 64 * 2**stage, stride, bottleneck, norm, zero_init_last_gamma)
+                block = Block(channels, width * 2**stage, stride, bottleneck, kind, zero_init_last_gamma)
                 stages.append(block)
                 channels = block.out_channels
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(channels, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        if init is not None:
+            initialise(self, init)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.stages(self.stem(x)).mean((2, 3))
@@ -69,21 +81,21 @@ class Block(nn.Module):
     """``relu(shortcut(x) + branch(x))``."""
 
     def __init__(
-        self, channels: int, width: int, stride: int, bottleneck: bool, norm: str, zero_init_last_gamma: bool
+        self, channels: int, width: int, stride: int, bottleneck: bool, norm: Norm, zero_init_last_gamma: bool
     ) -> None:
         super().__init__()
         relu = nn.ReLU(inplace=True)
         self.out_channels = width * 4 if bottleneck else width
-        last = norm2d(norm, self.out_channels)
+        last = norm.over_images(self.out_channels)
         if bottleneck:
             self.branch = nn.Sequential(
-                *(conv(channels, width, 1), norm2d(norm, width), relu),
-                *(conv(width, width, 3, stride), norm2d(norm, width), relu),
+                *(conv(channels, width, 1), norm.over_images(width), relu),
+                *(conv(width, width, 3, stride), norm.over_images(width), relu),
                 *(conv(width, self.out_channels, 1), last),
             )
         else:
             self.branch = nn.Sequential(
-                *(conv(channels, width, 3, stride), norm2d(norm, width), relu),
+                *(conv(channels, width, 3, stride), norm.over_images(width), relu),
                 *(conv(width, width, 3), last),
             )
         if zero_init_last_gamma:
@@ -92,7 +104,7 @@ class Block(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != self.out_channels:
             projection = conv(channels, self.out_channels, 1, stride)
-            self.shortcut = nn.Sequential(projection, norm2d(norm, self.out_channels))
+            self.shortcut = nn.Sequential(projection, norm.over_images(self.out_channels))
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,12 +112,12 @@ class Block(nn.Module):
         return result
 
 
-def stem(channels: int, norm: str, small: bool) -> nn.Sequential:
+def stem(channels: int, width: int, norm: Norm, small: bool) -> nn.Sequential:
     """For small images one 3x3 convolution; otherwise 7x7 at stride 2 and a 3x3 max-pooling at stride 2."""
     if small:
-        return nn.Sequential(conv(channels, 64, 3), norm2d(norm, 64), nn.ReLU(inplace=True))
+        return nn.Sequential(conv(channels, width, 3), norm.over_images(width), nn.ReLU(inplace=True))
     pool = nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(conv(channels, 64, 7, 2), norm2d(norm, 64), nn.ReLU(inplace=True), pool)
+    return nn.Sequential(conv(channels, width, 7, 2), norm.over_images(width), nn.ReLU(inplace=True), pool)
 
 
 def conv(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -116,14 +128,46 @@ def conv(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 def resnet18(
-    in_shape: Sequence[int], num_classes: int, norm: str = "batch", zero_init_last_gamma: bool = True
+    in_shape: Sequence[int],
+    num_classes: int,
+    norm: str = "batch",
+    zero_init_last_gamma: bool = True,
+    ghost_size: int = 32,
+    stats_update: StatsUpdate = "mean",
+    init: str | None = None,
 ) -> ResNet:
     """18 layers: 11,689,512 parameters for 224x224 and 1000 classes."""
-    return ResNet(in_shape, num_classes, (2, 2, 2, 2), False, norm, zero_init_last_gamma)
+    return ResNet(
+        in_shape, num_classes, (2, 2, 2, 2), False, norm, zero_init_last_gamma, 64, ghost_size, stats_update, init
+    )
+
+
+def resnet44(
+    in_shape: Sequence[int],
+    num_classes: int,
+    norm: str = "batch",
+    zero_init_last_gamma: bool = True,
+    ghost_size: int = 32,
+    stats_update: StatsUpdate = "mean",
+    init: str | None = None,
+) -> ResNet:
+    """44 layers of 16, 32 and 64 channels for images of about 32x32 (He et al. 2015, section 4.2, n = 7), with projections
+    where the paper pads its shortcuts."""
+    return ResNet(
+        in_shape, num_classes, (7, 7, 7), False, norm, zero_init_last_gamma, 16, ghost_size, stats_update, init
+    )
 
 
 def resnet50(
-    in_shape: Sequence[int], num_classes: int, norm: str = "batch", zero_init_last_gamma: bool = True
+    in_shape: Sequence[int],
+    num_classes: int,
+    norm: str = "batch",
+    zero_init_last_gamma: bool = True,
+    ghost_size: int = 32,
+    stats_update: StatsUpdate = "mean",
+    init: str | None = None,
 ) -> ResNet:
     """50 layers: 25,557,032 parameters for 224x224 and 1000 classes."""
-    return ResNet(in_shape, num_classes, (3, 4, 6, 3), True, norm, zero_init_last_gamma)
+    return ResNet(
+        in_shape, num_classes, (3, 4, 6, 3), True, norm, zero_init_last_gamma, 64, ghost_size, stats_update, init
+    )

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from disttrain.errors import InputError
+from disttrain.nn import GEGLU, ReGLU, SwiGLU, initialise
+
+GATED = {"swiglu": SwiGLU, "geglu": GEGLU, "reglu": ReGLU}
 
 
 class Transformer(nn.Module):
@@ -22,12 +25,14 @@ class Transformer(nn.Module):
         vocab_size: number of different tokens.
         sequence_length: longest input.
         layers, heads, width: depth, attention heads, and model width, which ``heads`` divides.
+        feed_forward: ``gelu``, or with a gate and about as many parameters ``swiglu``, ``geglu`` or ``reglu``.
+        init: ``xavier``, ``he`` or ``orthogonal`` for all linear layers; None: see above.
         dropout: after the embedding and at the end of each residual branch.
 
     Shape: ``(batch, tokens)`` int64 to ``(batch, tokens, vocab_size)``; ``tokens`` at most ``sequence_length``.
 
     Raises:
-        InputError: ``heads`` does not divide ``width``.
+        InputError: ``heads`` does not divide ``width``, or ``feed_forward`` is unknown.
     """
 
     def __init__(
@@ -37,15 +42,19 @@ class Transformer(nn.Module):
         layers: int = 4,
         heads: int = 4,
         width: int = 128,
+        feed_forward: str = "gelu",
+        init: str | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if width % heads:
             raise InputError(f"width is {width}, not divisible by heads {heads}")
+        if feed_forward not in ("gelu", *GATED):
+            raise InputError(f"feed_forward is {feed_forward!r}; it must be gelu, {', '.join(GATED)}")
         self.tokens = nn.Embedding(vocab_size, width)
         self.positions = nn.Parameter(torch.empty(sequence_length, width))
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.Sequential(*(Layer(heads, width, dropout) for _ in range(layers)))
+        self.layers = nn.Sequential(*(Layer(heads, width, feed_forward, dropout) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
@@ -53,6 +62,8 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers) if ends_branch else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+        if init is not None:
+            initialise(self, init)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.dropout(self.tokens(tokens) + self.positions[: tokens.shape[1]])
@@ -62,20 +73,25 @@ class Transformer(nn.Module):
 class Layer(nn.Module):
     """Attention and a feed-forward network, each added to its input."""
 
-    def __init__(self, heads: int, width: int, dropout: float) -> None:
+    def __init__(self, heads: int, width: int, feed_forward: str, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
+        self.gated = GATED[feed_forward](width, 4 * width) if feed_forward in GATED else None
+        if self.gated is None:
+            self.up = nn.Linear(width, 4 * width)
+            self.down = nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.out(self._attend(self.attention_norm(x))))
-        result: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))))
+        normed = self.mlp_norm(x)
+        result: Tensor = x + self.dropout(
+            self.down(F.gelu(self.up(normed))) if self.gated is None else self.gated(normed)
+        )
         return result
 
     def _attend(self, x: Tensor) -> Tensor:

@@ -1,5 +1,24 @@
-"""Optimizers and parameter groups. Needs torch and nothing else of disttrain."""
+"""Optimizers, parameter groups and averages of weights. Needs torch and nothing else of disttrain."""
 
+from disttrain.optim.averaging import EMA, SWA, WeightAverage
 from disttrain.optim.groups import EXCLUSIONS, bias_and_norm, nothing, param_groups
+from disttrain.optim.lamb import LAMB
+from disttrain.optim.larc import LARC
+from disttrain.optim.lars import LARS
+from disttrain.optim.layerwise import layer_ratios
+from disttrain.optim.novograd import NovoGrad
 
-__all__ = ["EXCLUSIONS", "bias_and_norm", "nothing", "param_groups"]
+__all__ = [
+    "EMA",
+    "EXCLUSIONS",
+    "LAMB",
+    "LARC",
+    "LARS",
+    "SWA",
+    "NovoGrad",
+    "WeightAverage",
+    "bias_and_norm",
+    "layer_ratios",
+    "nothing",
+    "param_groups",
+]

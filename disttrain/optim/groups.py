@@ -14,8 +14,8 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 
 def bias_and_norm(module: nn.Module, parameter: nn.Parameter) -> bool:
-    """Vectors and scalars (biases, scales, shifts), and whatever a normalisation layer owns, of any shape (Goyal et al. 2017,
-    arXiv:1706.02677, section 5.3, leave batch norm's out)."""
+    """Vectors and scalars (biases, scales, shifts), and whatever a normalisation layer owns, of any shape (Goyal et
+    al. 2017, arXiv:1706.02677, section 5.3, leave batch norm's out)."""
     return parameter.ndim <= 1 or isinstance(module, _NORMS)
 
 
@@ -27,27 +27,46 @@ def nothing(module: nn.Module, parameter: nn.Parameter) -> bool:
 EXCLUSIONS: Mapping[str, Exclusion] = {"bias_and_norm": bias_and_norm, "none": nothing}
 
 
-def param_groups(model: nn.Module, *, exclude: Exclusion = bias_and_norm) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer: what is decayed as the optimizer says, and what is not decayed.
+def param_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float | None = None,
+    exclude: Exclusion = bias_and_norm,
+    exclude_adaptation: Exclusion | None = None,
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer: what is decayed as the optimizer says and what is not, what gets a trust ratio and
+    what does not.
 
     Parameters that need no gradient are left out, shared ones appear once, and groups without parameters not at all.
 
     Args:
         model: whose parameters are grouped, in their order in the model.
+        weight_decay: of what is decayed; None: the optimizer's default.
         exclude: which parameters are not decayed.
+        exclude_adaptation: which parameters get ``adapt: False``, no trust ratio, from this package's optimizers;
+            None: groups without that key, for torch's.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
         >>> [(len(group["params"]), group.get("weight_decay")) for group in param_groups(model)]
         [(1, None), (3, 0.0)]
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
-                (spared if exclude(module, parameter) else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+                spared = exclude_adaptation is not None and exclude_adaptation(module, parameter)
+                groups.setdefault((exclude(module, parameter), spared), []).append(parameter)
+    found: list[dict[str, Any]] = []
+    for undecayed, spared in sorted(groups):
+        group: dict[str, Any] = {"params": groups[undecayed, spared]}
+        if undecayed:
+            group["weight_decay"] = 0.0
+        elif weight_decay is not None:
+            group["weight_decay"] = weight_decay
+        if exclude_adaptation is not None:
+            group["adapt"] = not spared
+        found.append(group)
+    return found

@@ -1,5 +1,5 @@
-"""The pieces schedules are made of. ``s`` is always the number of samples seen since the piece began; before 0 and after
-``samples`` a piece holds its end values."""
+"""The pieces schedules are made of. ``s`` is always the number of samples seen since the piece began; before 0 and
+after ``samples`` a piece holds its end values."""
 
 from __future__ import annotations
 

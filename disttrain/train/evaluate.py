@@ -10,13 +10,17 @@ from disttrain.train.state import Run
 
 
 def evaluate(run: Run) -> dict[str, float]:
-    """The task's metrics over the whole test set, the same on all ranks.
+    """The task's metrics over the whole test set, the same on all ranks; of the averaged weights, where there are any.
 
     Ranks sum over their own contiguous shares; sums and counts are added up, then divided, so the result does not depend
     on the number of ranks but for the order of float64 additions.
     """
+    with run.statistics.complete(), run.average.applied():
+        return _evaluate(run)
+
+
+def _evaluate(run: Run) -> dict[str, float]:
     engine, task, settings = run.engine, run.task, run.recipe.evaluate
-    engine.average_batch_norm(run.model)
     model = engine.unwrap(run.model)
     was_training = model.training
     model.eval()

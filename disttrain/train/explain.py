@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from disttrain.config import Recipe
+from disttrain.config.methods import CLIPS
 from disttrain.train.plan import StepPlan
 
 Line = tuple[str, str, str]
@@ -55,11 +56,29 @@ def _batch(recipe: Recipe, plan: StepPlan) -> list[Line]:
     cut = (
         f"the share in pieces of at most {limit}" if limit else "no batch.per_rank_max: the share goes through at once"
     )
+    size = f"{plan.global_batch:,} samples"
+    growth = batch.growth
+    if growth is not None:
+        size = f"{plan.global_batch:,} growing to {plan.largest_batch:,} samples"
+        why = {
+            "instead_of_decay": f"grows where the learning rate would decay, up to {plan.largest_batch:,}; then that decays",
+            "linear": "batch.growth: along a straight line of samples seen",
+            "stages": "batch.growth: in stages of samples seen",
+        }[growth.kind]
     lines = [
-        ("global batch", f"{plan.global_batch:,} samples", why),
+        ("global batch", size, why),
         ("share of a rank", str(low) if low == high else f"{low} to {high}", shares),
         ("accumulation", f"{plan.accumulation} x at most {plan.micro_batch}", cut),
     ]
+    if plan.ghost_size > 1:
+        ghosts = max(plan.global_batch // plan.ghost_size, 1)
+        lines.append(
+            (
+                "ghosts",
+                f"{ghosts} of {plan.ghost_size} samples",
+                "whole ghosts on a rank and in a micro-batch, so that batch norm does not depend on the ranks",
+            )
+        )
     if low == 0:
         lines.append(
             (
@@ -73,10 +92,12 @@ def _batch(recipe: Recipe, plan: StepPlan) -> list[Line]:
 
 def _length(recipe: Recipe, plan: StepPlan) -> list[Line]:
     epoch = plan.epoch
-    short = epoch.samples % epoch.batch
+    short = epoch.samples % epoch.batch if epoch.batch_at is None else 0
     left_out = plan.train_samples - epoch.samples
     if left_out:
         ends = f"batch.last drop: {left_out} samples of each epoch are left out"
+    elif epoch.batch_at is not None:
+        ends = "in the first; fewer as the batch grows. The last batch of an epoch may be short and is weighted exactly"
     elif short:
         ends = f"the last batch has {short} samples and is weighted exactly"
     else:
@@ -84,9 +105,10 @@ def _length(recipe: Recipe, plan: StepPlan) -> list[Line]:
     given = [
         f"{unit}: {value}" for unit in ("epochs", "samples", "updates") if (value := getattr(recipe, unit)) is not None
     ]
+    stretched = f", regime adaptation: {epoch.stretch:g} times that" if epoch.stretch != 1.0 else ""
     return [
         ("updates an epoch", f"{epoch.updates:,}", ends),
-        ("length", f"{plan.total_samples:,} samples = {plan.total_updates:,} updates", given[0]),
+        ("length", f"{plan.total_samples:,} samples = {plan.total_updates:,} updates", given[0] + stretched),
     ]
 
 
@@ -102,13 +124,35 @@ def _lr(recipe: Recipe, plan: StepPlan) -> list[Line]:
     if warmup is not None:
         updates = plan.epoch.updates_after(plan.warmup_samples)
         value = f"{plan.warmup_samples:,} samples = {updates:,} updates"
-        lines.append(("warmup", value, f"{warmup.kind}, from {warmup.start:g} x the peak"))
+        start = (
+            f"{optimizer.lr:g}, the reference batch's" if warmup.kind == "gradual" else f"{warmup.start:g} x the peak"
+        )
+        legw = ", longer by the factor of the batch (LEGW)" if optimizer.lr_scaling == "legw" else ""
+        lines.append(("warmup", value, f"{warmup.kind}, from {start}{legw}"))
     decay = recipe.schedule.decay
     points = (0, plan.warmup_samples, plan.total_samples // 2, plan.total_samples)
     values = ", ".join(f"{plan.lr(s):.4g}" for s in dict.fromkeys(points))
     where = ", ".join(f"{s:,}" for s in dict.fromkeys(points))
     lines.append(("decay", decay.kind, "after the warmup; a function of samples seen, not of updates"))
     lines.append(("learning rate", values, f"after {where} samples"))
+    return lines
+
+
+def _gradient(recipe: Recipe) -> list[Line]:
+    gradient = recipe.gradient
+    clips = [(name, value) for name in CLIPS if (value := getattr(gradient, name)) is not None]
+    shown = f"{clips[0][0].removeprefix('clip_')} {clips[0][1]:g}" if clips else "off"
+    lines = [("clipping", shown, "of the mean gradient, after the reduction")]
+    match gradient.noise:
+        case None:
+            pass
+        case noise if noise.kind == "multiplicative":
+            why = "samples weighted at random, with mean exactly 1, a function of (seed, epoch, sample id)"
+            lines.append(("gradient noise", f"that of batch {noise.match_batch:,}", why))
+        case noise:
+            lines.append(
+                ("gradient noise", f"variance {noise.eta:g} / (1 + update)^{noise.gamma:g}", "the same on all ranks")
+            )
     return lines
 
 
@@ -120,8 +164,7 @@ def _rest(recipe: Recipe, plan: StepPlan) -> list[Line]:
             "parameters and optimizer state stay in float32, or float64 with fp64",
         )
     ]
-    clip = recipe.gradient.clip_norm
-    lines.append(("clipping", "off" if clip is None else f"norm {clip:g}", "of the mean gradient, after the reduction"))
+    lines += _gradient(recipe)
     if plan.evaluate_every is None:
         lines.append(("evaluation", "never", "evaluate: null"))
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 
@@ -23,32 +25,48 @@ class EpochLength:
 
     Attributes:
         samples: samples of one epoch that go into updates.
-        batch: samples of a global batch.
+        batch: samples of the first global batch.
+        batch_at: the global batch after so many samples, where it grows.
+        stretch: factor on lengths in epochs and samples: regime adaptation.
     """
 
     samples: int
     batch: int
+    batch_at: Callable[[int], int] | None = None
+    stretch: float = 1.0
 
     @property
     def updates(self) -> int:
-        """Updates of one epoch; the last may be short."""
-        return -(-self.samples // self.batch)
+        """Updates of the first epoch; the last may be short."""
+        return self.updates_after(self.samples)
 
     def samples_after(self, updates: int) -> int:
         """Samples seen after so many updates."""
-        epochs, rest = divmod(updates, self.updates)
+        if self.batch_at is not None:
+            return next(islice(self._seen(self.batch_at), updates, None))
+        each = -(-self.samples // self.batch)
+        epochs, rest = divmod(updates, each)
         return epochs * self.samples + min(rest * self.batch, self.samples)
 
     def updates_after(self, samples: int) -> int:
         """Updates it takes to see at least so many samples."""
+        if self.batch_at is not None:
+            return next(update for update, seen in enumerate(self._seen(self.batch_at)) if seen >= samples)
         epochs, rest = divmod(samples, self.samples)
-        return epochs * self.updates + -(-rest // self.batch)
+        return epochs * -(-self.samples // self.batch) + -(-rest // self.batch)
 
     def in_samples(self, length: Duration) -> int:
         """``length`` in samples."""
         if length.samples is not None:
-            return length.samples
+            return round(length.samples * self.stretch)
         if length.updates is not None:
             return self.samples_after(length.updates)
         assert length.epochs is not None
-        return round(length.epochs * self.samples)
+        return round(length.epochs * self.stretch * self.samples)
+
+    def _seen(self, batch_at: Callable[[int], int]) -> Iterator[int]:
+        """Samples seen after 0, 1, 2 and so on updates."""
+        seen = 0
+        while True:
+            yield seen
+            seen += min(batch_at(seen), self.samples - seen % self.samples)

@@ -7,13 +7,16 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from disttrain.data.batch import Batch
 from disttrain.errors import DivergedError, InputError, StopRequested
+from disttrain.optim import layer_ratios
 from disttrain.telemetry import Sink
 from disttrain.train.build import make_loader
 from disttrain.train.evaluate import evaluate
 from disttrain.train.persist import save
+from disttrain.train.rate import learning_rate
 from disttrain.train.rehearse import rehearse
 from disttrain.train.state import Run
 from disttrain.train.step import Update, update
@@ -72,8 +75,10 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
 def advance(run: Run, batch: Batch, watch: GradientWatch, meter: Meter, sink: Sink) -> None:
     """One update and, where it is due, its line. Nothing here waits for the device unless a line is written."""
     progress, settings = run.progress, run.recipe.log
-    result = applied_update(run, batch)
+    lr, scheduled = learning_rate(run, batch.size)
+    result = applied_update(run, batch, lr)
     progress.position = progress.position.advanced(batch)
+    progress.scheduled += scheduled
     step = progress.position.updates
     watch.note(step, result.grad_norm)
     if settings.sample_ids:
@@ -93,10 +98,9 @@ def batches(run: Run) -> Generator[Batch, None, None]:
         yield from stream
 
 
-def applied_update(run: Run, batch: Batch) -> Update:
+def applied_update(run: Run, batch: Batch, lr: float) -> Update:
     """Update until it is applied: after an fp16 overflow the same batch is tried again with a smaller loss scale, so no
     sample is lost and the schedule does not advance."""
-    lr = run.plan.lr(run.progress.position.samples)
     for _ in range(MAX_OVERFLOWS):
         result = update(run, batch, lr)
         if result.applied:
@@ -113,7 +117,7 @@ def finished(run: Run) -> bool:
     early = run.recipe.early_stopping
     if early is not None and run.progress.stale >= early.patience:
         return True
-    return run.progress.position.samples >= run.plan.total_samples
+    return run.progress.scheduled >= run.plan.total_samples
 
 
 def evaluation_due(run: Run) -> bool:
@@ -121,7 +125,7 @@ def evaluation_due(run: Run) -> bool:
     every, seen, last = run.plan.evaluate_every, run.progress.position.samples, run.progress.evaluated_at
     if every is None or seen == 0 or seen == last:
         return False
-    return seen // every > max(last, 0) // every or seen >= run.plan.total_samples
+    return seen // every > max(last, 0) // every or run.progress.scheduled >= run.plan.total_samples
 
 
 def evaluate_and_judge(run: Run, sink: Sink) -> bool:
@@ -161,8 +165,23 @@ def log_update(run: Run, result: Update, meter: Meter, sink: Sink) -> None:
             "lr": run.optimizer.param_groups[0]["lr"],
             "grad_norm": float(result.grad_norm),
             "samples_per_second": meter.rate(position.samples),
+            **measurements(run),
         }
     )
+
+
+def measurements(run: Run) -> dict[str, Any]:
+    """What else the recipe wants to see on a training line."""
+    found: dict[str, Any] = {}
+    if run.recipe.batch.growth is not None:
+        found["global_batch"] = run.plan.batch_at(run.progress.position.samples)
+    if run.noise is not None:
+        found["noise_scale"] = run.noise.estimate.value
+    if run.recipe.log.layer_ratios:
+        names = {id(p): name for name, p in run.engine.unwrap(run.model).named_parameters()}
+        for kind, ratios in layer_ratios(run.optimizer).items():
+            found[kind] = {names[id(p)]: ratio for p, ratio in zip(run.params, ratios.tolist(), strict=True)}
+    return found
 
 
 def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:

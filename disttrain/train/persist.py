@@ -9,6 +9,7 @@ import torch
 
 from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_rng, save_checkpoint
 from disttrain.engine.agreement import on_main
+from disttrain.errors import CheckpointError
 from disttrain.train.state import Progress, Run
 
 
@@ -19,15 +20,18 @@ def save(run: Run, run_dir: Path) -> None:
         CheckpointError: rank 0 could not save; the message says why.
     """
     engine = run.engine
-    engine.average_batch_norm(run.model)
+    if run.noise is not None:
+        run.progress.noise_scale = run.noise.estimate.state_dict()
     rng = engine.all_gather_object(capture_rng(engine.world.device))
     settings = run.recipe.checkpoint
+
+    average = run.average.state_dict()
 
     def write() -> None:
         checkpoint = Checkpoint(
             step=run.progress.position.updates,
             model=engine.unwrap(run.model).state_dict(),
-            optimizer=run.optimizer.state_dict(),
+            optimizer={**run.optimizer.state_dict(), **({"average": average} if average else {})},
             state={"progress": run.progress.to_dict(), "precision": run.precision.state_dict()},
             rng=rng,
         )
@@ -35,7 +39,8 @@ def save(run: Run, run_dir: Path) -> None:
         protect = {best} if settings.best and best is not None else set()
         save_checkpoint(run_dir, checkpoint, keep=settings.keep, protect=protect)
 
-    on_main(engine, write)
+    with run.statistics.complete():
+        on_main(engine, write)
 
 
 def read(engine: Any, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -64,15 +69,42 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
     """
     engine = run.engine
     if checkpoint is not None:
-        run.optimizer.load_state_dict(checkpoint.optimizer)
+        run.optimizer.load_state_dict({k: v for k, v in checkpoint.optimizer.items() if k != "average"})
     share_optimizer(run)
+    restore_average(run, checkpoint)
     small = None if checkpoint is None else (checkpoint.state, checkpoint.rng)
     state, rng = engine.broadcast_object(small)
     run.progress = Progress.from_dict(state["progress"])
+    if run.noise is not None and run.progress.noise_scale is not None:
+        run.noise.estimate.load_state_dict(run.progress.noise_scale)
     run.precision.load_state_dict(state["precision"])
     same_device = ("cuda" in rng[0]) == (engine.world.device.type == "cuda")
     if len(rng) == engine.world.size and same_device:
         restore_rng(rng[engine.world.rank], engine.world.device)
+
+
+def restore_average(run: Run, checkpoint: Checkpoint | None) -> None:
+    """Continue the average of the weights from ``checkpoint`` (given on rank 0); of one without an average, from its weights.
+
+    Raises:
+        CheckpointError: on all ranks: it is an average of another kind or model.
+    """
+    if not run.average.state_dict():
+        return
+
+    def load() -> dict[str, Any]:
+        assert checkpoint is not None
+        stored = checkpoint.optimizer.get("average")
+        if stored is not None:
+            try:
+                run.average.load_state_dict(stored)
+            except (KeyError, ValueError) as error:
+                raise CheckpointError(f"the average of the weights cannot be continued: {error}") from None
+        return {name: value for name, value in run.average.state_dict().items() if name != "weights"}
+
+    numbers = on_main(run.engine, load)
+    run.engine.broadcast_tensors(run.average.weights)
+    run.average.load_state_dict({**numbers, "weights": run.average.weights})
 
 
 def share_optimizer(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -20,7 +21,9 @@ def rehearse(run: Run, batch: Batch) -> None:
     a ring adds in an order that depends on the layout, so without a rehearsal the first update after a restart would add
     in another order than the same update of an undisturbed run, and bit-identity would end there.
     """
-    last = Batch(batch.epoch, batch.offset, batch.size, batch.ends_epoch, batch.ids, batch.micro_batches[-1:])
+    micro = batch.micro_batches[-1]
+    share = min(len(micro.ids), batch.share)  # 0 for a borrowed sample
+    last = replace(batch, before=batch.before + batch.share - share, share=share, micro_batches=[micro])
     with _without_trace(run):
         for _ in range(run.engine.rehearsals):
             accumulate(run, last)

@@ -9,38 +9,56 @@ from disttrain.config import Recipe
 from disttrain.schedules import Schedule
 from disttrain.train.lengths import EpochLength
 
+LR_RULES = {
+    **schedules.SCALING_RULES,
+    "legw": schedules.sqrt_scaling,
+    "sde": schedules.sqrt_scaling,
+    "adascale": schedules.no_scaling,  # its gain is measured during the run
+}
+
+
+def batch_factor(recipe: Recipe, global_batch: int) -> float:
+    """The global batch over the reference batch; 1 without one."""
+    reference = recipe.optimizer.reference_batch
+    return 1.0 if reference is None else global_batch / reference
+
 
 def peak_lr(recipe: Recipe, global_batch: int) -> float:
     """``lr`` at ``reference_batch``, carried to this global batch by ``lr_scaling``."""
-    optimizer = recipe.optimizer
-    if optimizer.reference_batch is None:
-        return optimizer.lr
-    rule = schedules.SCALING_RULES[optimizer.lr_scaling]
-    return optimizer.lr * rule(global_batch / optimizer.reference_batch)
+    return recipe.optimizer.lr * LR_RULES[recipe.optimizer.lr_scaling](batch_factor(recipe, global_batch))
 
 
 def warmup_samples(recipe: Recipe, epoch: EpochLength) -> int:
-    """Length of the warmup in samples; 0 without one."""
+    """Length of the warmup in samples; 0 without one. LEGW (You et al. 2019, arXiv:1901.08256) makes it as many times
+    longer as the batch is larger."""
     warmup = recipe.schedule.warmup
-    return 0 if warmup is None else epoch.in_samples(warmup)
+    if warmup is None:
+        return 0
+    factor = batch_factor(recipe, epoch.batch) if recipe.optimizer.lr_scaling == "legw" else 1.0
+    return round(epoch.in_samples(warmup) * factor)
 
 
-def lr_schedule(recipe: Recipe, peak: float, total: int, epoch: EpochLength) -> Schedule:
-    """Learning rate as a function of samples seen before the update.
-
-    Warmup rises to ``peak``; the decay takes over at its end and, where it has a length of its own, lasts until
-    ``total``. Steps and milestones are counted from the start of the run, as papers state them.
-    """
-    start = warmup_samples(recipe, epoch)
-    decay = _decay(recipe, peak, start, total, epoch)
+def warmed_up(recipe: Recipe, peak: float, samples: int, decay: Schedule) -> Schedule:
+    """The warmup, then ``decay``, which counts its samples from the warmup's end."""
     warmup = recipe.schedule.warmup
     if warmup is None:
         return decay
-    ramp = schedules.exponential if warmup.kind == "exponential" else schedules.linear
-    return schedules.join([ramp(warmup.start * peak, peak, start), decay], boundaries=[start])
+    match warmup.kind:
+        case "linear":
+            ramp = schedules.linear(warmup.start * peak, peak, samples)
+        case "exponential":
+            ramp = schedules.exponential(warmup.start * peak, peak, samples)
+        case "gradual":
+            ramp = schedules.linear(recipe.optimizer.lr, peak, samples)
+    return schedules.join([ramp, decay], boundaries=[samples])
 
 
-def _decay(recipe: Recipe, peak: float, start: int, total: int, epoch: EpochLength) -> Schedule:
+def decay_schedule(recipe: Recipe, peak: float, start: int, total: int, epoch: EpochLength) -> Schedule:
+    """The learning rate from the end of the warmup, at ``start`` samples, on; it counts its samples from there.
+
+    A decay without a length of its own lasts until ``total``. Steps and milestones are counted from the start of the
+    run, as papers state them.
+    """
     decay = recipe.schedule.decay
     rest = max(total - start, 0)
     match decay.kind:
@@ -58,13 +76,36 @@ def _decay(recipe: Recipe, peak: float, start: int, total: int, epoch: EpochLeng
             return _from(start, schedules.step(peak, epoch.in_samples(decay.every), decay.gamma))
         case "multistep":
             return _from(start, schedules.multi_step(peak, milestone_samples(decay.milestones, epoch), decay.gamma))
+        case "cosine_restarts":
+            return schedules.cosine_restarts(peak, decay.end * peak, epoch.in_samples(decay.period), decay.multiplier)
+        case "triangular":
+            return schedules.triangular(decay.low * peak, peak, epoch.in_samples(decay.half_cycle))
+        case "triangular2":
+            return schedules.triangular2(decay.low * peak, peak, epoch.in_samples(decay.half_cycle))
+        case "one_cycle":
+            return one_cycle(recipe, peak, total).lr
+
+
+def one_cycle(recipe: Recipe, peak: float, total: int) -> schedules.OneCycle:
+    """Learning rate and momentum of ``schedule.decay`` of kind one_cycle."""
+    decay = recipe.schedule.decay
+    assert decay.kind == "one_cycle"
+    return schedules.one_cycle(
+        peak,
+        total,
+        rise=decay.rise,
+        start=decay.start * peak,
+        end=decay.end * peak,
+        momentum_high=decay.momentum_high,
+        momentum_low=decay.momentum_low,
+    )
 
 
 def milestone_samples(milestones: object, epoch: EpochLength) -> list[int]:
     """Milestones given in epochs, samples or updates, in samples."""
     to_samples: dict[str, Callable[[float], int]] = {
-        "epochs": lambda e: round(e * epoch.samples),
-        "samples": int,
+        "epochs": lambda e: round(e * epoch.stretch * epoch.samples),
+        "samples": lambda s: round(s * epoch.stretch),
         "updates": lambda u: epoch.samples_after(int(u)),
     }
     for unit, convert in to_samples.items():

@@ -14,6 +14,10 @@ from disttrain.data.position import Position
 from disttrain.engine.base import Engine
 from disttrain.precision import Precision
 from disttrain.tasks.base import Task
+from disttrain.train.averaging import Average
+from disttrain.train.batch_norm import RunningStatistics
+from disttrain.train.methods import Methods
+from disttrain.train.noise_meter import NoiseMeter
 from disttrain.train.plan import StepPlan
 
 
@@ -28,6 +32,8 @@ class Progress:
         best: the best value so far of the metric that counts, and the update it was seen at.
         stale: evaluations since then.
         seconds: time spent training, over all restarts.
+        scheduled: samples as the schedule counts them: those seen, but under AdaScale.
+        noise_scale: the running estimate, where it is measured.
     """
 
     position: Position = field(default_factory=Position)
@@ -37,6 +43,8 @@ class Progress:
     best_step: int | None = None
     stale: int = 0
     seconds: float = 0.0
+    scheduled: float = 0.0
+    noise_scale: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -47,6 +55,8 @@ class Progress:
             "best_step": self.best_step,
             "stale": self.stale,
             "seconds": self.seconds,
+            "scheduled": self.scheduled,
+            "noise_scale": self.noise_scale,
         }
 
     @staticmethod
@@ -61,6 +71,10 @@ class Run:
     Attributes:
         model: what :meth:`Engine.prepare` returned; ``engine.unwrap`` gives the task's own module.
         params: the parameters that are trained.
+        methods: what happens to losses and gradients on their way to the optimizer.
+        statistics: keeps batch norm's running statistics.
+        average: of the weights.
+        noise: measures the gradient noise scale; None: it is not measured.
     """
 
     recipe: Recipe
@@ -72,3 +86,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     precision: Precision
     progress: Progress
+    methods: Methods
+    statistics: RunningStatistics
+    average: Average
+    noise: NoiseMeter | None

@@ -39,20 +39,46 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     ranks, a short last batch and any accumulation give exactly the gradient of the global mean. Whether the gradient is
     finite needs no vote of its own: an infinity on one rank is an infinity on all after the reduction.
     """
+    methods, number = run.methods, run.progress.position.updates + 1
     for group in run.optimizer.param_groups:
         group["lr"] = lr
+    if run.plan.momentum is not None:
+        set_momentum(run.optimizer, run.plan.momentum(run.progress.position.samples))
     for param in run.params:
         param.grad = None
+    run.statistics.begin_update()
+    if run.noise is not None:
+        run.noise.begin_update(number)
     parts = accumulate(run, batch)
     run.engine.reduce_gradients()
     run.precision.unscale_(run.optimizer)
-    grad_norm = clip(run.params, run.recipe.gradient.clip_norm)
-    return Update(parts, grad_norm, run.precision.step(run.optimizer))
+    if run.noise is not None:
+        run.noise.end_update(batch)
+    for change in methods.before_clip:
+        change(run.params, number)
+    grad_norm = methods.clip(run.params)
+    for change in methods.after_clip:
+        change(run.params, number)
+    applied = run.precision.step(run.optimizer)
+    if applied:
+        run.statistics.end_update(batch)
+        run.average.update(batch.size)
+    return Update(parts, grad_norm, applied)
+
+
+def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
+    """Momentum, or the first of Adam's betas, of all groups."""
+    for group in optimizer.param_groups:
+        if "momentum" in group:
+            group["momentum"] = momentum
+        else:
+            group["betas"] = (momentum, *group["betas"][1:])
 
 
 def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
     """Forward and backward of all micro-batches; gradients travel during the last. See :class:`Update` for ``parts``."""
     items = global_items(run, batch)
+    weights = sample_weights(run, batch)
     last = len(batch.micro_batches) - 1
     parts = []
     for i, micro in enumerate(batch):
@@ -60,9 +86,17 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
                 losses = run.task.losses(run.model, inputs)
-            run.engine.backward(run.precision.scale(losses), scale=micro.weight / items)
+            weighted = losses if weights is None else weigh(losses, weights[i])
+            run.engine.backward(run.precision.scale(weighted), scale=micro.weight / items)
+        if run.noise is not None and run.noise.measuring and micro.weight:
+            run.noise.end_micro_batch(len(micro.ids), backward_factor(run, len(micro.ids), batch.size))
         parts.append((losses.detach(), micro.weight / items))
     return parts
+
+
+def backward_factor(run: Run, samples: int, global_batch: int) -> float:
+    """What the gradient of the mean loss over ``samples`` samples was multiplied with by the time it reached the parameters."""
+    return run.engine.multiplier * run.precision.loss_scale * samples / global_batch
 
 
 def global_items(run: Run, batch: Batch) -> int:
@@ -73,14 +107,16 @@ def global_items(run: Run, batch: Batch) -> int:
     return int(run.engine.all_reduce(torch.tensor(mine, dtype=torch.int64)))
 
 
-def clip(params: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
-    """The 2-norm of all gradients together; when ``max_norm`` is given, gradients are scaled down to it in place."""
-    grads = [p.grad for p in params if p.grad is not None]
-    # torch.nn.utils.get_total_norm, without its sorting by device and dtype: a rank has one device.
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(params, max_norm, norm)
-    return norm
+def sample_weights(run: Run, batch: Batch) -> Sequence[Tensor] | None:
+    """The weights of each micro-batch's samples, where the recipe draws any."""
+    if run.methods.weigh is None or batch.share == 0:
+        return None
+    return torch.split(run.methods.weigh(batch), [len(micro.ids) for micro in batch])
+
+
+def weigh(losses: Tensor, weights: Tensor) -> Tensor:
+    """``losses``, ``(samples,)`` or ``(samples, items)``, each times the weight of its sample."""
+    return losses * weights.to(losses).view(-1, *[1] * (losses.dim() - 1))
 
 
 def statistics_of(model: nn.Module, weight: float) -> AbstractContextManager[None]:

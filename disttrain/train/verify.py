@@ -12,6 +12,7 @@ import torch
 from disttrain.checkpoint import load_latest
 from disttrain.config import Recipe, dump_recipe
 from disttrain.errors import InputError
+from disttrain.train.plan import ghost_size
 from disttrain.train.rundir import METRICS, with_parts
 from disttrain.train.spawn import run_ranks
 
@@ -87,6 +88,15 @@ def verify(
         yield Comparison(variant, difference, tensor, ids == reference[1])
 
 
+def length(recipe: Recipe, updates: int) -> dict[str, int | None]:
+    """So many updates; in samples of the first batch where the batch itself depends on the length of the run."""
+    growth = recipe.batch.growth
+    if growth is None or growth.kind != "instead_of_decay":
+        return {"samples": None, "updates": updates}
+    assert recipe.batch.global_ is not None
+    return {"samples": updates * recipe.batch.global_, "updates": None}
+
+
 def max_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> tuple[float, str]:
     """``max over tensors of max|a - b| / max|b|``, and the tensor's name; infinite where either is not finite."""
     worst, where = 0.0, ""
@@ -124,14 +134,16 @@ def _run(
             f"accumulation {variant.accumulation} needs at least as many samples a rank, but there are {largest}"
         )
     name = f"{variant.engine}-{variant.ranks}x{variant.accumulation}-{precision}"
-    batch = recipe.batch.model_copy(update={"per_rank_max": -(-largest // variant.accumulation)})
+    ghost = ghost_size(recipe)
+    pieces = ghost * variant.ranks * variant.accumulation
+    most = -(-recipe.batch.global_ // pieces) * ghost
+    batch = recipe.batch.model_copy(update={"per_rank_max": most})
     run = recipe.model_copy(
         update={
             "name": name,
             "batch": batch,
             "epochs": None,
-            "samples": None,
-            "updates": updates,
+            **length(recipe, updates),
             "precision": precision,
             "evaluate": None,
             "early_stopping": None,

@@ -10,8 +10,13 @@ from config_cases import COUNT, GOOD, RATE, changed, mistakes
 from disttrain.config import RecipeError, load_recipe
 
 TASKS = "digits | fashion_mnist | mnist | image_folder | text | synthetic | pkg.mod:Object"
-MODELS = "mlp | convnet | resnet18 | resnet50 | transformer | timm:NAME | torchvision:NAME | pkg.mod:callable"
-DECAYS = "constant | linear | cosine | polynomial | exponential | step | multistep"
+MODELS = (
+    "mlp | convnet | resnet18 | resnet44 | resnet50 | transformer | timm:NAME | torchvision:NAME | pkg.mod:callable"
+)
+DECAYS = (
+    "constant | linear | cosine | polynomial | exponential | step | multistep | "
+    "cosine_restarts | triangular | triangular2 | one_cycle"
+)
 
 
 def lr(text: str) -> str:
@@ -41,7 +46,7 @@ ONE_MISTAKE = {
     ),
     "a key of another optimizer": (
         lr("0.1, betas: [0.9, 0.99]"),
-        "5: optimizer.betas: unknown key for sgd; it belongs to adamw",
+        "5: optimizer.betas: unknown key for sgd; it belongs to adamw, lamb or novograd",
     ),
     "a key of other decays": (
         GOOD + "schedule:\n  decay:\n    kind: cosine\n    gamma: 0.1\n",
@@ -53,7 +58,7 @@ ONE_MISTAKE = {
     ),
     "a key like no other": (
         GOOD + "gradient: {zzz: 1}\n",
-        "6: gradient.zzz: unknown key; expected one of clip_norm",
+        "6: gradient.zzz: unknown key; expected one of clip_norm, clip_value, clip_layer_norm, clip_adaptive, noise",
     ),
     # Names.
     "a misspelt task": (
@@ -61,8 +66,8 @@ ONE_MISTAKE = {
         f'2: task.name: got "fashion_mnst"; expected {TASKS}; did you mean fashion_mnist?',
     ),
     "an unknown optimizer": (
-        changed("sgd", "lars"),
-        '5: optimizer.name: got "lars"; expected sgd | adamw | pkg.mod:Object',
+        changed("sgd", "rprop"),
+        '5: optimizer.name: got "rprop"; expected sgd | adamw | lars | lamb | novograd | pkg.mod:Object',
     ),
     "an unknown model": (GOOD + "model: {name: vgg}\n", f'6: model.name: got "vgg"; expected {MODELS}'),
     "our own word for the user's": (changed("digits", "custom"), f'2: task.name: got "custom"; expected {TASKS}'),

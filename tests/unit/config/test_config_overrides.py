@@ -33,8 +33,9 @@ MISTAKES = {
     "schedule.warmup.epochs=3": "schedule.warmup.epochs: 3 is beyond the run of 2 epochs",
     "gradient=5": "gradient: got 5; expected a section (key: value)",
     "qqq.at.all=5": (
-        "qqq: unknown key; expected one of name, task, model, batch, epochs, samples, updates, optimizer, schedule, "
-        "precision, gradient, loss, data, evaluate, early_stopping, checkpoint, log, communication, seed"
+        "qqq: unknown key; expected one of name, task, model, start_from, batch, epochs, samples, updates, optimizer, "
+        "schedule, precision, gradient, loss, batch_norm, average, data, evaluate, early_stopping, checkpoint, log, communication, "
+        "noise_scale, numerics, seed"
     ),
 }
 

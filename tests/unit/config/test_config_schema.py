@@ -73,7 +73,14 @@ def test_the_schema_describes_every_key() -> None:
     json.dumps(schema)
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"task", "batch", "optimizer"}
-    assert set(schema["$defs"]["Batch"]["properties"]) == {"global", "per_rank", "accumulation", "per_rank_max", "last"}
+    assert set(schema["$defs"]["Batch"]["properties"]) == {
+        "global",
+        "per_rank",
+        "accumulation",
+        "per_rank_max",
+        "last",
+        "growth",
+    }
     names = [_name(schema, option) for option in schema["properties"]["task"]["oneOf"]]
     assert names[:-1] == ["digits", "fashion_mnist", "mnist", "image_folder", "text", "synthetic"]
 

@@ -153,6 +153,27 @@ def test_micro_batches_are_few_and_even(lo: int, count: int, most: int) -> None:
     assert not lengths or max(lengths) - min(lengths) <= 1
 
 
+@given(st.integers(1, 300), st.integers(2, 16), st.integers(1, 9), st.integers(16, 60))
+def test_cuts_fall_between_ghosts_whatever_the_ranks_and_micro_batches(
+    count: int, ghost: int, world: int, most: int
+) -> None:
+    borders = set(range(0, max(count // ghost, 1) * ghost, ghost)) | {count}
+    covered = []
+    for rank in range(world):
+        lo, hi = share(count, rank, world, ghost)
+        assert lo in borders
+        assert hi in borders
+        pieces = micro_batches(lo, hi, most, min(ghost, hi - lo) or 1)
+        covered += [i for a, b in pieces for i in range(a, b)]
+        for a, b in pieces:
+            assert a in borders
+            assert b in borders
+            assert b - a <= most or b == count  # the remainder stays with the last ghost
+    assert covered == list(range(count))
+
+
 def test_micro_batches_of_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match="per_rank_max is 3; it must be at least the ghost size 4"):
+        micro_batches(0, 8, 3, 4)
     with pytest.raises(InputError, match="per_rank_max is 0"):
         micro_batches(0, 3, 0)

@@ -13,7 +13,7 @@ from disttrain.errors import CheckpointError
 
 
 def batch(epoch: int, offset: int, size: int, ends_epoch: bool) -> Batch:
-    return Batch(epoch, offset, size, ends_epoch, np.arange(size), [])
+    return Batch(epoch, offset, size, ends_epoch, np.arange(size), 0, size, [])
 
 
 def test_moves_within_and_across_epochs() -> None:

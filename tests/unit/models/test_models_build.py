@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from disttrain.config import tasks as sections
+from disttrain.config import models as sections
 from disttrain.errors import InputError
 from disttrain.models.build import MODELS, build_model, is_ours
 from disttrain.registry import resolve
@@ -90,7 +90,14 @@ def test_built_ins(name: str) -> None:
     assert is_ours(name)
 
 
-SECTIONS = (sections.Mlp, sections.ConvNet, sections.ResNet18, sections.ResNet50, sections.Transformer)
+SECTIONS = (
+    sections.Mlp,
+    sections.ConvNet,
+    sections.ResNet18,
+    sections.ResNet44,
+    sections.ResNet50,
+    sections.Transformer,
+)
 
 
 @pytest.mark.parametrize(("name", "section"), list(zip(MODELS, SECTIONS, strict=True)))
@@ -99,6 +106,7 @@ def test_a_recipe_and_the_constructor_agree_in_names_and_defaults(name: str, sec
     assert in_recipe.pop("name") == name
     parameters = inspect.signature(resolve(name, MODELS)).parameters
     supplied = {**IMAGES, **TEXT}
+    assert in_recipe.pop("sequence_length", None) is None  # the task supplies it
     defaults = {
         key: list(p.default) if isinstance(p.default, tuple) else p.default
         for key, p in parameters.items()

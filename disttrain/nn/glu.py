@@ -1,0 +1,54 @@
+"""Gated feed-forward layers of transformers (Shazeer 2020, arXiv:2002.05202)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GatedFeedForward(nn.Module):
+    """``down(act(gate(x)) * up(x))`` (eq. 5 and 6, with biases as the ungated layer has them).
+
+    Args:
+        width: of input and output.
+        hidden: of the ungated layer it stands in for; this one gets two thirds of it, rounded up to a multiple of 8,
+            so that both have about as many parameters (section 2).
+
+    Shape: ``(..., width)`` to ``(..., width)``.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        hidden = -(-2 * hidden // 3 // 8) * 8
+        self.gate = nn.Linear(width, hidden)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def activation(self, x: Tensor) -> Tensor:
+        """Of the gate."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
+        return result
+
+
+class SwiGLU(GatedFeedForward):
+    """:class:`GatedFeedForward` with ``x * sigmoid(x)``."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+
+class GEGLU(GatedFeedForward):
+    """:class:`GatedFeedForward` with GELU."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+
+class ReGLU(GatedFeedForward):
+    """:class:`GatedFeedForward` with ReLU."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.relu(x)

@@ -1,0 +1,93 @@
+"""Batch norm in a run: which kind the recipe asks for, and whose running statistics are where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from disttrain.config import Recipe
+from disttrain.data.batch import Batch
+from disttrain.engine.base import Engine
+from disttrain.errors import InputError
+from disttrain.nn import (
+    GhostBatchNorm,
+    convert_ghost_batch_norm,
+    convert_sync_batch_norm,
+    defer_statistics,
+    divide_statistics,
+    exchange_statistics,
+    fold_statistics,
+    ghost_count,
+    ghost_layers,
+)
+
+
+def convert_batch_norm(recipe: Recipe, model: nn.Module, engine: Engine) -> nn.Module:
+    """``model`` with the batch norm of the recipe's ``batch_norm`` section.
+
+    Raises:
+        InputError: the model's layers cannot be converted, or there are none.
+    """
+    kind = recipe.batch_norm
+    if kind is None or kind.kind == "per_rank":
+        return model
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        raise InputError(f"batch_norm.kind is {kind.kind}, but the model has no batch norm")
+    try:
+        if kind.kind == "ghost":
+            return convert_ghost_batch_norm(model, kind.ghost_size, kind.stats_update)
+        return convert_sync_batch_norm(model, engine.all_reduce)
+    except ValueError as error:
+        raise InputError(f"batch_norm.kind {kind.kind}: {error}") from None
+
+
+class RunningStatistics:
+    """Keeps running statistics exact: ghosts' are folded once per update from all ranks' and micro-batches' ghosts; while
+    training a rank has its part of them, and they are complete only inside :meth:`complete`. Per-rank batch norm's are
+    averaged over the ranks there.
+
+    Args:
+        model: with complete statistics, the same on all ranks.
+        ghost_size: of the plan.
+    """
+
+    def __init__(self, model: nn.Module, engine: Engine, ghost_size: int) -> None:
+        self._model, self._engine, self._ghost_size = model, engine, ghost_size
+        ghosts = ghost_layers(model)
+        self._ghosts = bool(ghosts)
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self._others = nn.ModuleList(m for m in norms if not isinstance(m, GhostBatchNorm))
+        self._divide()
+
+    def begin_update(self) -> None:
+        """Before the first forward of an update, or of one that is tried again."""
+        if self._ghosts:
+            defer_statistics(self._model)
+
+    def end_update(self, batch: Batch) -> None:
+        """After an applied update."""
+        if self._ghosts:
+            size = self._ghost_size
+            fold_statistics(
+                self._model,
+                samples=batch.size,
+                ghosts_before=batch.before // size,
+                ghosts=ghost_count(batch.size, size),
+            )
+
+    @contextmanager
+    def complete(self) -> Iterator[None]:
+        """Around an evaluation or a save."""
+        if self._ghosts:
+            exchange_statistics(self._model, self._engine.all_reduce)
+        self._engine.average_batch_norm(self._others)
+        try:
+            yield
+        finally:
+            self._divide()
+
+    def _divide(self) -> None:
+        if self._ghosts:
+            divide_statistics(self._model, self._engine.world.size)

@@ -1,0 +1,44 @@
+"""The task of a recipe, and the sizes of its sets."""
+
+from __future__ import annotations
+
+from disttrain.config import Recipe
+from disttrain.errors import DataError, InputError
+from disttrain.tasks.base import Sizes, Task
+from disttrain.tasks.build import build_task
+
+
+def make_task(recipe: Recipe) -> Task:
+    """The recipe's task, its data not yet read."""
+    return build_task(recipe.task.model_dump(), seed=recipe.seed, label_smoothing=recipe.loss.label_smoothing)
+
+
+def stated_sizes(recipe: Recipe) -> Sizes:
+    """The sizes of the sets; where the data is not at hand, what the recipe's ``data`` section states.
+
+    Raises:
+        DataError: the data cannot be read, and the recipe does not state both sizes.
+        InputError: the recipe states other sizes.
+    """
+    task = make_task(recipe)
+    train, test = recipe.data.train_samples, recipe.data.test_samples
+    try:
+        return checked_sizes(recipe, task)
+    except DataError:
+        if train is None or test is None:
+            raise
+        return Sizes(train, test)
+
+
+def checked_sizes(recipe: Recipe, task: Task) -> Sizes:
+    """The sizes of the sets.
+
+    Raises:
+        InputError: the recipe states other ones.
+    """
+    sizes = task.sizes()
+    for name, real in (("train_samples", sizes.train), ("test_samples", sizes.test)):
+        stated = getattr(recipe.data, name)
+        if stated is not None and stated != real:
+            raise InputError(f"data.{name} is {stated:,}, but the set of task {recipe.task.name} has {real:,} samples")
+    return sizes
