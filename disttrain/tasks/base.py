@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.data.dataset import Dataset, InMemory, read
+from disttrain.tasks.terms import Losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class Task(ABC):
         """The test set; called often, so load it once."""
 
     @abstractmethod
-    def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned.
+    def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Losses:
+        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned; or several such by
+        name, whose sum, weighted by the recipe's ``loss.weights``, is minimised.
 
         Do not take the mean: the losses are summed and divided by the items of the whole global batch.
         """

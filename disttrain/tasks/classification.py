@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disttrain.data.dataset import Dataset
+from disttrain.data.dataset import Dataset, InMemory, PerSample
+from disttrain.data.mix import MixedInMemory, MixedPerSample, MixSettings, mix
+from disttrain.errors import InputError
 from disttrain.tasks.base import Sizes, Task
 from disttrain.tasks.cross_entropy import cross_entropy, rates, totals
 
@@ -35,6 +37,19 @@ class Classification(Task):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
+        self._mix: tuple[MixSettings, int] | None = None
+
+    def mix(self, settings: MixSettings, seed: int) -> None:
+        """Mix training images from now on (see :mod:`disttrain.data.mix`).
+
+        Raises:
+            InputError: the samples are no images.
+        """
+        if len(self.in_shape) != 3:
+            raise InputError(
+                f"loss.mixup and loss.cutmix mix images (channels, height, width), and samples are of shape {self.in_shape}"
+            )
+        self._mix = settings, seed
 
     @abstractmethod
     def load(self) -> tuple[Dataset, Dataset]:
@@ -42,7 +57,16 @@ class Classification(Task):
 
     @cached_property
     def _datasets(self) -> tuple[Dataset, Dataset]:
-        return self.load()
+        train, test = self.load()
+        if self._mix is None:
+            return train, test
+        if isinstance(train, InMemory):
+            return MixedInMemory(train, *self._mix), test
+        if isinstance(train, PerSample):
+            return MixedPerSample(train, *self._mix), test
+        raise InputError(
+            f"loss.mixup and loss.cutmix need a data set with gather() or sample(), not {type(train).__name__}"
+        )
 
     def train_dataset(self) -> Dataset:
         return self._datasets[0]
@@ -57,15 +81,25 @@ class Classification(Task):
         return {"in_shape": self.in_shape, "num_classes": self.num_classes}
 
     def prepare(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
-        inputs, labels = tensors
+        if len(tensors) == 2:
+            return self._normalised(tensors[0], dtype), tensors[1]
+        images, labels, others, other_labels, share, centres = tensors
+        mixed, share = mix(self._normalised(images, dtype), self._normalised(others, dtype), share, centres)
+        return mixed, labels, other_labels, share
+
+    def _normalised(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
         if inputs.dtype != torch.uint8:
-            return inputs.to(dtype), labels
+            return inputs.to(dtype)
         scale, shift = _scale_and_shift(self.mean, self.std, inputs.dim(), inputs.device, dtype)
-        return torch.addcmul(shift, inputs.to(dtype), scale), labels
+        return torch.addcmul(shift, inputs.to(dtype), scale)
 
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-        inputs, labels = tensors
-        return cross_entropy(model(inputs), labels, self.label_smoothing)
+        if len(tensors) == 2:
+            return cross_entropy(model(tensors[0]), tensors[1], self.label_smoothing)
+        inputs, labels, other_labels, share = tensors
+        logits = model(inputs)
+        own, other = (cross_entropy(logits, y, self.label_smoothing) for y in (labels, other_labels))
+        return torch.lerp(other, own, share.to(own))
 
     def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         inputs, labels = tensors

@@ -18,6 +18,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2015, arXiv:1512.00567,
             section 7).
     """
+    if targets.dim() == 1:
+        return F.cross_entropy(_wide(logits), targets, reduction="none", label_smoothing=label_smoothing)
     flat = _wide(logits).flatten(0, -2)
     losses = F.cross_entropy(flat, targets.flatten(), reduction="none", label_smoothing=label_smoothing)
     return losses.view_as(targets)

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from disttrain.data.batch import Batch
 from disttrain.errors import DivergedError, InputError, StopRequested
+from disttrain.grads.numerics import FORMATS, numerics
 from disttrain.optim import layer_ratios
 from disttrain.telemetry import Sink
 from disttrain.train.build import make_loader
@@ -83,6 +85,8 @@ def advance(run: Run, batch: Batch, watch: GradientWatch, meter: Meter, sink: Si
     watch.note(step, result.grad_norm)
     if settings.sample_ids:
         log_sample_ids(run, batch, sink)
+    if run.recipe.numerics is not None and step % run.recipe.numerics.every_steps == 0:
+        log_numerics(run, sink)
     if step % settings.every_steps == 0 or finished(run):
         watch.check()
         log_update(run, result, meter, sink)
@@ -182,6 +186,28 @@ def measurements(run: Run) -> dict[str, Any]:
         for kind, ratios in layer_ratios(run.optimizer).items():
             found[kind] = {names[id(p)]: ratio for p, ratio in zip(run.params, ratios.tolist(), strict=True)}
     return found
+
+
+def log_numerics(run: Run, sink: Sink) -> None:
+    """The size of each layer's gradient, what the precision would lose of it, and which layers stand out."""
+    number_format = run.precision.name if run.precision.name in FORMATS else "fp16"
+    found = numerics(run.engine.unwrap(run.model).named_parameters(), number_format)
+    vanishing, exploding = found.vanishing(), found.exploding()
+    step = run.progress.position.updates
+    for what, names in (("vanishing", vanishing), ("exploding", exploding)):
+        if names:
+            log.warning("update %d: %s gradient in %s", step, what, ", ".join(names))
+    layers = {name: asdict(numbers) for name, numbers in found.layers().items()}
+    sink.log(
+        {
+            "event": "numerics",
+            "step": step,
+            "format": number_format,
+            "layers": layers,
+            "vanishing": vanishing,
+            "exploding": exploding,
+        }
+    )
 
 
 def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.data.batch import Batch
+from disttrain.tasks.terms import combine
 from disttrain.train.state import Run
 
 
@@ -85,7 +86,7 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
         with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight):
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
-                losses = run.task.losses(run.model, inputs)
+                losses = combine(run.task.losses(run.model, inputs), run.recipe.loss.weights)
             weighted = losses if weights is None else weigh(losses, weights[i])
             run.engine.backward(run.precision.scale(weighted), scale=micro.weight / items)
         if run.noise is not None and run.noise.measuring and micro.weight:

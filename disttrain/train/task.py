@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from disttrain.config import Recipe
+from disttrain.data.mix import MixSettings
 from disttrain.errors import DataError, InputError
 from disttrain.tasks.base import Sizes, Task
 from disttrain.tasks.build import build_task
+from disttrain.tasks.classification import Classification
 
 
 def make_task(recipe: Recipe) -> Task:
-    """The recipe's task, its data not yet read."""
-    return build_task(recipe.task.model_dump(), seed=recipe.seed, label_smoothing=recipe.loss.label_smoothing)
+    """The recipe's task, its data not yet read.
+
+    Raises:
+        InputError: it cannot be made, or its samples cannot be mixed.
+    """
+    loss = recipe.loss
+    task = build_task(recipe.task.model_dump(), seed=recipe.seed, label_smoothing=loss.label_smoothing)
+    if loss.mixup or loss.cutmix:
+        if not isinstance(task, Classification):
+            raise InputError(
+                f"loss.mixup and loss.cutmix are for image classification, and not for task {recipe.task.name}"
+            )
+        task.mix(MixSettings(loss.mixup, loss.cutmix), recipe.seed)
+    return task
 
 
 def stated_sizes(recipe: Recipe) -> Sizes:
