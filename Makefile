@@ -74,8 +74,9 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml
 	$(INSTALL) --editable '.[quickstart,tensorboard]'
 	touch $@
 
-$(VENV)/.stamp-dev: $(VENV)/.stamp-run
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run tests/peers.txt
 	$(INSTALL) --editable '.[dev,mpi]'
+	pip install --quiet --no-deps --requirement tests/peers.txt
 	touch $@
 
 clean:

@@ -1,0 +1,140 @@
+"""The optimizers in float64 numpy, written from the papers, one tensor at a time, as plainly as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Gradient = Callable[[int, int, Array], Array]
+"""(step from 0, index of the tensor, weights) -> gradient."""
+
+
+def norm(x: Array) -> float:
+    return float(np.sqrt((x * x).sum()))
+
+
+def lars(
+    weights: Sequence[Array],
+    gradient: Gradient,
+    rates: Sequence[float],
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 0.001,
+    eps: float = 0.0,
+    lr_in_momentum: bool = True,
+    momentum_correction: bool = False,
+    nesterov: bool = False,
+    clip: bool = False,
+    adapt: bool = True,
+) -> list[Array]:
+    """You, Gitman and Ginsburg 2017, algorithm 1; the other form is torch's SGD on the adapted gradient."""
+    found = []
+    for i, start in enumerate(weights):
+        w, v, before = start.copy(), np.zeros_like(start), None
+        for t, lr in enumerate(rates):
+            g = gradient(t, i, w)
+            ratio = 1.0
+            if adapt and norm(w) > 0 and norm(g) > 0:
+                ratio = trust_coefficient * norm(w) / (norm(g) + weight_decay * norm(w) + eps)
+                if clip:
+                    ratio = min(ratio / lr, 1.0)
+            d = ratio * (g + weight_decay * w)
+            if lr_in_momentum:
+                factor = lr / before if momentum_correction and before else 1.0
+                v = momentum * factor * v + lr * d
+                w = w - (momentum * v + lr * d if nesterov else v)
+            else:
+                v = momentum * v + d
+                w = w - lr * (momentum * v + d if nesterov else v)
+            before = lr
+        found.append(w)
+    return found
+
+
+def lamb(
+    weights: Sequence[Array],
+    gradient: Gradient,
+    rates: Sequence[float],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.01,
+    bias_correction: bool = True,
+    pre_normalization: str = "none",
+    max_grad_norm: float = 1.0,
+    phi_bounds: tuple[float, float] | None = None,
+    trust_clip: float | None = None,
+    adapt: bool = True,
+) -> list[Array]:
+    """You et al. 2020 (v5), algorithm 2."""
+    ws = [w.copy() for w in weights]
+    ms, vs = [np.zeros_like(w) for w in ws], [np.zeros_like(w) for w in ws]
+    for t, lr in enumerate(rates):
+        gs = [gradient(t, i, w) for i, w in enumerate(ws)]
+        total = float(np.sqrt(sum((g * g).sum() for g in gs)))
+        if pre_normalization == "always" and total > 0:
+            gs = [g / total for g in gs]
+        if pre_normalization == "clip":
+            gs = [g / max(1.0, total / max_grad_norm) for g in gs]
+        for i, g in enumerate(gs):
+            ms[i] = betas[0] * ms[i] + (1 - betas[0]) * g
+            vs[i] = betas[1] * vs[i] + (1 - betas[1]) * g * g
+            one, two = (1 - b ** (t + 1) if bias_correction else 1.0 for b in betas)
+            u = (ms[i] / one) / (np.sqrt(vs[i] / two) + eps) + weight_decay * ws[i]
+            ratio = 1.0
+            if adapt and norm(ws[i]) > 0 and norm(u) > 0:
+                phi = norm(ws[i]) if phi_bounds is None else min(max(norm(ws[i]), phi_bounds[0]), phi_bounds[1])
+                ratio = phi / norm(u)
+            if adapt and trust_clip is not None:
+                ratio = min(ratio, trust_clip)
+            ws[i] = ws[i] - lr * ratio * u
+    return ws
+
+
+def novograd(
+    weights: Sequence[Array],
+    gradient: Gradient,
+    rates: Sequence[float],
+    *,
+    betas: tuple[float, float] = (0.95, 0.98),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    grad_averaging: bool = False,
+    amsgrad: bool = False,
+) -> list[Array]:
+    """Ginsburg et al. 2019, algorithm 1."""
+    found = []
+    for i, start in enumerate(weights):
+        w = start.copy()
+        v = largest = 0.0
+        m = np.zeros_like(w)
+        for t, lr in enumerate(rates):
+            g = gradient(t, i, w)
+            v = norm(g) ** 2 if t == 0 else betas[1] * v + (1 - betas[1]) * norm(g) ** 2
+            largest = max(largest, v)
+            d = g / (np.sqrt(largest if amsgrad else v) + eps) + weight_decay * w
+            m = betas[0] * m + ((1 - betas[0]) if grad_averaging else 1.0) * d
+            w = w - lr * m
+        found.append(w)
+    return found
+
+
+def larc_sgd(
+    weights: Sequence[Array],
+    gradient: Gradient,
+    rates: Sequence[float],
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    **larc: Any,
+) -> list[Array]:
+    """LARC in front of torch's SGD: LARS with the rate outside, clipped by default, with the coefficient 0.02 and eps 1e-8."""
+    settings = {"trust_coefficient": 0.02, "eps": 1e-8, "clip": True, **larc}
+    return lars(
+        weights, gradient, rates, momentum=momentum, weight_decay=weight_decay, lr_in_momentum=False, **settings
+    )
