@@ -19,8 +19,14 @@ CASES = {
     "convnet": ("convnet", {"widths": [8, 16]}, IMAGES),
     "convnet none": ("convnet", {"widths": [8, 16], "norm": "none"}, IMAGES),
     "resnet18": ("resnet18", {"norm": "group"}, IMAGES),
+    "resnet44": ("resnet44", {"norm": "layer"}, IMAGES),
     "resnet50": ("resnet50", {"norm": "group", "zero_init_last_gamma": False}, IMAGES),
     "transformer": ("transformer", {"layers": 2, "heads": 2, "width": 8}, TEXT),
+    "transformer swiglu": (
+        "transformer",
+        {"layers": 2, "heads": 2, "width": 8, "feed_forward": "swiglu", "init": "xavier"},
+        TEXT,
+    ),
 }
 Make = Callable[[], tuple[nn.Module, Tensor]]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from disttrain.models.resnet import Block, ResNet, resnet18, resnet50
+from disttrain.models.resnet import Block, ResNet, resnet18, resnet44, resnet50
 
 # torchvision's documentation of resnet18 and resnet50, "num_params".
 PUBLISHED = [(resnet18, 11_689_512), (resnet50, 25_557_032)]
@@ -23,7 +23,7 @@ def test_number_of_parameters(make: Callable[..., ResNet], count: int, norm: str
     assert sum(p.numel() for p in model.parameters()) == count
 
 
-@pytest.mark.parametrize(("make", "convolutions"), [(resnet18, 17), (resnet50, 49)])
+@pytest.mark.parametrize(("make", "convolutions"), [(resnet18, 17), (resnet44, 43), (resnet50, 49)])
 def test_depth(make: Callable[..., ResNet], convolutions: int) -> None:
     with torch.device("meta"):
         model = make((3, 224, 224), 1000)
@@ -85,3 +85,17 @@ def test_group_norm_has_32_groups() -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
     assert {m.num_groups for m in norms} == {32}
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+def test_resnet44_has_the_size_of_the_paper() -> None:
+    """He et al. 2015, table 6: 0.66 M, with padded shortcuts; the two projections and their scales come on top."""
+    with torch.device("meta"):
+        model = resnet44((3, 32, 32), 10)
+        assert model.stages(model.stem(torch.empty(2, 3, 32, 32))).shape == (2, 64, 8, 8)
+    count = sum(p.numel() for p in model.parameters())
+    projections = sum(p.numel() for n, p in model.named_parameters() if "shortcut" in n)
+    assert projections == 16 * 32 + 32 * 64 + 2 * (32 + 64)
+    stem, head = 3 * 16 * 9 + 2 * 16, 64 * 10 + 10
+    stages = sum(9 * c * (first + 13 * c) + 14 * 2 * c for first, c in ((16, 16), (16, 32), (32, 64)))
+    assert count - projections == stem + stages + head
+    assert round((count - projections) / 1e6, 2) == 0.66
