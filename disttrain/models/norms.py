@@ -18,7 +18,8 @@ class Norm:
 
     Attributes:
         name: ``batch``, ``ghost_batch``, ``group``, ``layer``, ``instance`` or ``none``.
-        ghost_size, stats_update: of ghost batch norm.
+        ghost_size, stats_update: of ghost batch norm. Not ``sequential``, as the layer alone has it: with ``mean`` the running
+            statistics average over as many updates whatever the number of ghosts, and the order of samples does not matter.
         groups: of group norm (Wu and He 2018, arXiv:1803.08494): so many, or as many as divide both that
             and the channels; 32 is the paper's choice.
     """

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from disttrain.errors import InputError
 from disttrain.models.images import image_shape
 from disttrain.models.norms import Norm
-from disttrain.nn import initialise
+from disttrain.nn import initialise, zero_last_gamma
 from disttrain.nn.ghost_norm import StatsUpdate
 
 
@@ -86,21 +86,19 @@ class Block(nn.Module):
         super().__init__()
         relu = nn.ReLU(inplace=True)
         self.out_channels = width * 4 if bottleneck else width
-        last = norm.over_images(self.out_channels)
         if bottleneck:
             self.branch = nn.Sequential(
                 *(conv(channels, width, 1), norm.over_images(width), relu),
                 *(conv(width, width, 3, stride), norm.over_images(width), relu),
-                *(conv(width, self.out_channels, 1), last),
+                *(conv(width, self.out_channels, 1), norm.over_images(self.out_channels)),
             )
         else:
             self.branch = nn.Sequential(
                 *(conv(channels, width, 3, stride), norm.over_images(width), relu),
-                *(conv(width, width, 3), last),
+                *(conv(width, width, 3), norm.over_images(width)),
             )
         if zero_init_last_gamma:
-            for scale_or_shift in last.parameters():  # the shift begins at zero anyway
-                nn.init.zeros_(scale_or_shift)
+            zero_last_gamma([self.branch])
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != self.out_channels:
             projection = conv(channels, self.out_channels, 1, stride)

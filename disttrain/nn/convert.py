@@ -19,31 +19,31 @@ def convert_ghost_batch_norm(model: nn.Module, ghost_size: int, stats_update: St
     new one only where it is itself a layer.
 
     Raises:
-        ValueError: a layer is synchronised, which contradicts ghosts, or keeps a cumulative average.
+        ValueError: a layer is synchronised, which contradicts ghosts, keeps a cumulative average, or is a variant of batch
+            norm that does more.
     """
 
     def convert(layer: nn.Module) -> nn.Module | None:
         if isinstance(layer, GhostBatchNorm):
-            layer.ghost_size, layer.stats_update = ghost_size, stats_update
+            layer.cut(ghost_size, stats_update)
             return None
         if isinstance(layer, (nn.SyncBatchNorm, SyncBatchNorm)):
             raise ValueError(
                 "the model has synchronised batch norm, whose statistics are over all ranks: no ghosts in it"
             )
-        ghost = GHOSTS.get(type(layer))
-        if ghost is None:
+        if not isinstance(layer, _BatchNorm):
             return None
-        old = cast("_BatchNorm", layer)
-        new = ghost(
-            old.num_features,
+        _refuse_variants(layer)
+        new = GHOSTS[type(layer)](
+            layer.num_features,
             ghost_size,
-            old.eps,
-            cast("float", old.momentum),
-            old.affine,
-            old.track_running_stats,
+            layer.eps,
+            cast("float", layer.momentum),
+            layer.affine,
+            layer.track_running_stats,
             stats_update=stats_update,
         )
-        return _take_over(new, old)
+        return _take_over(new, layer)
 
     return _replace(model, convert)
 
@@ -67,7 +67,7 @@ def convert_sync_batch_norm(model: nn.Module, all_reduce: AllReduce) -> nn.Modul
     buffers.
 
     Raises:
-        ValueError: a layer has ghosts, or keeps a cumulative average.
+        ValueError: a layer has ghosts, keeps a cumulative average, or is a variant of batch norm that does more.
     """
 
     def convert(layer: nn.Module) -> nn.Module | None:
@@ -75,6 +75,7 @@ def convert_sync_batch_norm(model: nn.Module, all_reduce: AllReduce) -> nn.Modul
             raise ValueError("the model has ghost batch norm, whose statistics are those of a few samples")
         if not isinstance(layer, _BatchNorm) or isinstance(layer, SyncBatchNorm):
             return None
+        _refuse_variants(layer)
         new = SyncBatchNorm(
             layer.num_features,
             all_reduce,
@@ -88,6 +89,13 @@ def convert_sync_batch_norm(model: nn.Module, all_reduce: AllReduce) -> nn.Modul
     return _replace(model, convert)
 
 
+def _refuse_variants(layer: nn.Module) -> None:
+    # A subclass may do more, such as an activation (timm's BatchNormAct2d), which would be lost.
+    if type(layer) not in (*GHOSTS, nn.SyncBatchNorm):
+        kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        raise ValueError(f"the model has a {kind}, a variant of batch norm that cannot be converted")
+
+
 def _take_over(new: _BatchNorm, old: _BatchNorm) -> nn.Module:
     if old.affine:
         new.weight, new.bias = old.weight, old.bias
@@ -97,9 +105,14 @@ def _take_over(new: _BatchNorm, old: _BatchNorm) -> nn.Module:
 
 
 def _replace(model: nn.Module, convert: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    replaced = convert(model)
-    if replaced is not None:
-        return replaced
-    for name, child in model.named_children():
-        setattr(model, name, _replace(child, convert))
+    top = convert(model)
+    if top is not None:
+        return top
+    done: dict[nn.Module, nn.Module] = {}  # a layer that stands in several places stays one layer
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None:
+                if child not in done:
+                    done[child] = convert(child) or child
+                parent._modules[name] = done[child]
     return model

@@ -18,8 +18,8 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm in which each ghost, ``ghost_size`` consecutive samples, is normalised by its own mean and variance;
     weight and bias are shared. In evaluation it is torch's batch norm, and ``state_dict`` has torch's keys and shapes.
 
-    The last ghost takes the remainder too; a batch of fewer samples than ``ghost_size`` is one ghost. The paper's
-    code makes ghosts in the same way, one chunk after the other; some libraries interleave them.
+    The last ghost takes the remainder too; a batch of fewer samples than ``ghost_size`` is one ghost, and an empty batch
+    none. The paper's code makes ghosts in the same way, one chunk after the other; some libraries interleave them.
 
     Running statistics ``R`` (mean, and unbiased variance as torch keeps it; the paper keeps the deviation) are folded
     from those of the ``K`` ghosts, ``s_1`` to ``s_K``, by one of two rules:
@@ -27,9 +27,10 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
     - ``sequential`` (the authors' code): one after the other,
       ``R = (1 - momentum)^K R + sum momentum (1 - momentum)^(K - l) s_l``. The
       formula printed in the paper does not sum to one and is read as this.
-    - ``mean`` (as in Keras): ``R = (1 - momentum) R + momentum * mean s_l``, the mean weighted by the ghosts' sizes. The memory
-      does not depend on the number of ghosts.
+    - ``mean`` (as in Keras): ``R = (1 - momentum) R + momentum * mean s_l``, the mean weighted by the ghosts' sizes. The
+      time over which it averages, in updates, does not depend on the number of ghosts.
 
+    The same horizon needs different momenta: ``sequential`` with ``1 - (1 - momentum)^(1/K)`` decays as ``mean`` does.
     Every training forward folds, unless a trainer has taken over (:func:`disttrain.nn.defer_statistics`).
 
     Args:
@@ -39,8 +40,8 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         stats_update: the rule.
 
     Raises:
-        ValueError: ``ghost_size`` is below 1, or ``momentum`` is None (a cumulative average); in a training forward:
-            a ghost has a single value per channel.
+        ValueError: ``ghost_size`` is below 1, ``stats_update`` is unknown, or ``momentum`` is None (a cumulative average);
+            in a training forward: a ghost has a single value per channel.
     """
 
     def __init__(
@@ -56,17 +57,27 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        if ghost_size < 1:
-            raise ValueError(f"ghost_size is {ghost_size}; it must be at least 1")
         if momentum is None:
             raise ValueError("momentum=None, a cumulative average, is not supported with ghosts; give a number")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        self.cut(ghost_size, stats_update)
+        self.deferred: GhostStatistics | None = None
+        """Where statistics wait for a trainer that folds them once per update; None: every forward folds."""
+        self.share: Tensor | None = None
+        """How much of the true running statistics this rank's are (:mod:`disttrain.nn.statistics`); None: all."""
+
+    def cut(self, ghost_size: int, stats_update: StatsUpdate) -> None:
+        """Set the size of the ghosts and the rule.
+
+        Raises:
+            ValueError: see the class.
+        """
+        if ghost_size < 1:
+            raise ValueError(f"ghost_size is {ghost_size}; it must be at least 1")
         if stats_update not in ("mean", "sequential"):
             raise ValueError(f"stats_update is {stats_update!r}; it must be 'mean' or 'sequential'")
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.ghost_size = ghost_size
         self.stats_update: StatsUpdate = stats_update
-        self.deferred: list[GhostStatistics] | None = None
-        """Where statistics wait for a trainer that folds them once per update; None: every forward folds."""
 
     def extra_repr(self) -> str:
         torchs: str = super().extra_repr()  # type: ignore[no-untyped-call]
@@ -76,103 +87,113 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(x)  # type: ignore[no-untyped-call]
         if not self.training:
             return super().forward(x)
-        per_sample = x.numel() // (x.shape[0] * x.shape[1]) if x.numel() else 1
-        ghosts, size = ghost_count(x.shape[0], self.ghost_size), self.ghost_size
-        if min(size, x.shape[0]) * per_sample == 1:
+        samples, size = x.shape[0], self.ghost_size
+        if samples == 0:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        if min(size, samples) * x[0, 0].numel() == 1:
             raise ValueError(
-                f"a ghost of 1 sample has a single value per channel and no variance (batch {x.shape[0]}, ghost_size "
+                f"a ghost of 1 sample has a single value per channel and no variance (batch {samples}, ghost_size "
                 f"{size}, input {tuple(x.shape)}); use a ghost_size of at least 2"
             )
-        even = (ghosts - 1) * size if x.shape[0] % size or ghosts == 1 else ghosts * size
-        parts = [(x[:even], even // size)] if even else []
-        parts += [(x[even:], 1)] if even < x.shape[0] else []
-        results = [self._normalize(part, count) for part, count in parts]
-        if self.track_running_stats:
-            found = GhostStatistics.of([part[1] for part in results], [p.shape[0] // c for p, c in parts])
-            if self.deferred is None:
-                self.fold(found)
-            else:
-                self.deferred.append(found)
-        return results[0][0] if len(results) == 1 else torch.cat([part[0] for part in results])
+        ghosts = ghost_count(samples, size)
+        # All but the last ghost are of equal size, and the last one too where nothing remains.
+        even = ghosts if ghosts * size == samples else ghosts - 1
+        parts = [(x[: even * size], even)] if even else []
+        parts += [(x[even * size :], 1)] if even < ghosts else []
+        collected = self.deferred
+        if collected is None and self.running_mean is not None:
+            collected = GhostStatistics.none(x.new_empty(0, dtype=_wide(x.dtype)), self.num_features)
+        results = []
+        for part, count in parts:
+            y, found = self._normalize(part, count)
+            results.append(y)
+            if collected is not None:
+                collected.add(found, part.shape[0] // count, self.stats_update, cast("float", self.momentum))
+        if collected is not None and self.deferred is None:
+            kept = self.kept(ghosts)
+            self.fold(collected, kept, cast("float", self.momentum) / samples if self.stats_update == "mean" else 1.0)
+        return results[0] if len(results) == 1 else torch.cat(results)
 
     def _normalize(self, x: Tensor, ghosts: int) -> tuple[Tensor, Tensor]:
         """Normalise ``ghosts`` ghosts of equal size at once. Returns the result, and their means and unbiased variances
-        (2, ghosts, channels) in the running statistics' dtype."""
-        batch, channels = x.shape[0] // ghosts, x.shape[1]
+        (2, ghosts, channels) in at least float32."""
+        batch, channels, dtype = x.shape[0] // ghosts, x.shape[1], _wide(x.dtype)
         if ghosts == 1:
             together = x
         else:
             # Ghosts become further channels: (K b, C, ...) -> (b, K C, ...).
             together = x.reshape(ghosts, batch, channels, -1).transpose(0, 1).reshape(batch, ghosts * channels, -1)
-        weight, bias = (None if p is None else p.repeat(ghosts) for p in (self.weight, self.bias))
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        # torch wants statistics and weights in one dtype.
+        weight, bias = (None if p is None else p.to(dtype).repeat(ghosts) for p in (self.weight, self.bias))
         # torch writes the statistics it normalises by into buffers; with momentum 1, nothing but them.
-        mean, variance = x.new_zeros(2, ghosts * channels, dtype=dtype).unbind()
+        mean, variance = (x.new_zeros(ghosts * channels, dtype=dtype) for _ in range(2))
         y = F.batch_norm(together, mean, variance, weight, bias, True, 1.0, self.eps)
         if ghosts > 1:
             y = y.reshape(batch, ghosts, channels, -1).transpose(0, 1).reshape(x.shape)
-            if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-                y = y.contiguous(memory_format=torch.channels_last)
+            last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+            if last is not None and x.is_contiguous(memory_format=last):
+                y = y.contiguous(memory_format=last)
         return y, torch.stack([mean, variance]).view(2, ghosts, channels)
 
+    def kept(self, ghosts: int) -> float:
+        """How much of the running statistics is left after ``ghosts`` ghosts."""
+        left = 1.0 - cast("float", self.momentum)
+        return left if self.stats_update == "mean" else left**ghosts
+
     @torch.no_grad()
-    def fold(self, found: GhostStatistics) -> None:
-        """Fold the statistics of ghosts, which follow each other in this order, into the running ones."""
-        if self.running_mean is None or self.running_var is None:
-            return
-        momentum = cast("float", self.momentum)
-        weights = found.weights(self.stats_update, momentum)
-        kept = 1.0 - momentum if self.stats_update == "mean" else (1.0 - momentum) ** len(weights)
-        mean, variance = torch.einsum("k,skc->sc", weights.to(found.values), found.values)
-        self.running_mean.mul_(kept).add_(mean)
-        self.running_var.mul_(kept).add_(variance)
+    def fold(self, found: GhostStatistics, kept: float | Tensor, factor: float | Tensor) -> None:
+        """``R = kept * R + factor * found``."""
+        for running, value in zip((self.running_mean, self.running_var), found.values, strict=True):
+            cast("Tensor", running).mul_(kept).add_(value * factor)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
 
 class GhostStatistics:
-    """The statistics of some ghosts in their order.
+    """The statistics of some ghosts that follow each other, summed up; stays on their device.
 
     Attributes:
-        values: (2, ghosts, channels): means and unbiased variances.
-        sizes: samples of each.
+        values: (2, channels): of means and of unbiased variances. By rule ``mean``, the sum over the ghosts times their sizes;
+            by rule ``sequential``, what running statistics of zero become.
+        weight: () float64: what ``values`` would be if every statistic were one.
+        ghosts: () float64: how many.
     """
 
-    def __init__(self, values: Tensor, sizes: list[int]) -> None:
-        self.values, self.sizes = values, sizes
+    def __init__(self, values: Tensor, weight: Tensor, ghosts: Tensor) -> None:
+        self.values, self.weight, self.ghosts = values, weight, ghosts
 
     @staticmethod
-    def of(parts: list[Tensor], part_sizes: list[int]) -> GhostStatistics:
-        """From parts (2, ghosts, channels), with the size of the ghosts in each."""
-        sizes = [size for part, size in zip(parts, part_sizes, strict=True) for _ in range(part.shape[1])]
-        return GhostStatistics(parts[0] if len(parts) == 1 else torch.cat(parts, 1), sizes)
+    def none(like: Tensor, channels: int) -> GhostStatistics:
+        """Of no ghost."""
+        weight, ghosts = (like.new_zeros((), dtype=torch.float64) for _ in range(2))
+        return GhostStatistics(like.new_zeros(2, channels), weight, ghosts)
 
-    def weights(
-        self, rule: StatsUpdate, momentum: float, *, samples: int | None = None, ghosts_after: int = 0
-    ) -> Tensor:
-        """(ghosts,) float64: how much each counts in the new running statistics.
-
-        Args:
-            samples: in the whole update, where these ghosts are only a part of it.
-            ghosts_after: ghosts of the update that come after these.
-        """
-        sizes = torch.tensor(self.sizes, dtype=torch.float64)
+    def add(self, found: Tensor, size: int, rule: StatsUpdate, momentum: float) -> None:
+        """Add the statistics (2, ghosts, channels) of further ghosts of ``size`` samples each."""
+        ghosts = found.shape[1]
+        # No matrix product here: autocast and TF32 would round it.
         if rule == "mean":
-            return momentum * sizes / (sizes.sum() if samples is None else samples)
-        later = torch.arange(len(sizes) - 1, -1, -1, dtype=torch.float64) + ghosts_after
-        return momentum * (1.0 - momentum) ** later
+            self.values.add_(found.sum(1) * size)
+            self.weight.add_(size * ghosts)
+        else:
+            later = torch.arange(ghosts - 1, -1, -1, dtype=found.dtype, device=found.device)
+            weights = momentum * (1.0 - momentum) ** later
+            left = (1.0 - momentum) ** ghosts
+            self.values.mul_(left).add_((found * weights[:, None]).sum(1))
+            self.weight.mul_(left).add_(1.0 - left)
+        self.ghosts.add_(ghosts)
 
 
 class GhostBatchNorm1d(GhostBatchNorm, nn.BatchNorm1d):
-    """Ghost batch norm over ``(N, C)`` or ``(N, C, L)``: see :class:`GhostBatchNorm2d`\'s base for the definition."""
+    """:class:`GhostBatchNorm` over ``(N, C)`` or ``(N, C, L)``."""
 
 
 class GhostBatchNorm2d(GhostBatchNorm, nn.BatchNorm2d):
-    """Ghost batch norm over ``(N, C, H, W)``: see :class:`GhostBatchNorm2d`\'s base for the definition."""
+    """:class:`GhostBatchNorm` over ``(N, C, H, W)``."""
 
 
 class GhostBatchNorm3d(GhostBatchNorm, nn.BatchNorm3d):
-    """Ghost batch norm over ``(N, C, D, H, W)``: see :class:`GhostBatchNorm2d`\'s base for the definition."""
+    """:class:`GhostBatchNorm` over ``(N, C, D, H, W)``."""
 
 
 GHOSTS: dict[type[nn.Module], type[GhostBatchNorm]] = {
@@ -180,3 +201,7 @@ GHOSTS: dict[type[nn.Module], type[GhostBatchNorm]] = {
     nn.BatchNorm2d: GhostBatchNorm2d,
     nn.BatchNorm3d: GhostBatchNorm3d,
 }
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -12,6 +12,8 @@ INITIALISERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "orthogonal": nn.init.orthogonal_,
 }
 
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
 
 def initialise(model: nn.Module, name: str) -> nn.Module:
     """Initialise the weights of all linear layers and convolutions, and zero their biases; nothing else is touched.
@@ -41,9 +43,7 @@ def zero_last_gamma(branches: list[nn.Module]) -> None:
         ValueError: a branch has no normalisation with a scale.
     """
     for branch in branches:
-        norms = [
-            m for m in branch.modules() if hasattr(m, "running_mean") or isinstance(m, (nn.GroupNorm, nn.LayerNorm))
-        ]
+        norms = [m for m in branch.modules() if isinstance(m, _NORMS)]
         weight = getattr(norms[-1], "weight", None) if norms else None
         if weight is None:
             raise ValueError(f"{type(branch).__name__} has no normalisation with a scale to set to zero")

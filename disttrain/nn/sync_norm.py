@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 AllReduce = Callable[[Tensor], object]
 """Sums a tensor over all ranks in place."""
@@ -48,6 +50,12 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.all_reduce = all_reduce
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> SyncBatchNorm:
+        memo[id(self.all_reduce)] = self.all_reduce  # copies talk to the same ranks
+        new = memo[id(self)] = type(self).__new__(type(self))
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"SyncBatchNorm: expected at least 2 dimensions, got {input.dim()}")
@@ -65,12 +73,14 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
                 cast("Tensor", self.num_batches_tracked).add_(1)
         if self.affine:
             shape = (1, -1, *[1] * (x.dim() - 2))
-            return torch.addcmul(self.bias.view(shape).to(y), y, self.weight.view(shape).to(y))
-        return cast("Tensor", y)
+            # In float32 at least, as torch does: sums over many values are taken for the gradient of the weight.
+            y = torch.addcmul(self.bias.view(shape).to(y), y, self.weight.view(shape).to(y))
+        return cast("Tensor", y).to(x.dtype)
 
 
 class _Normalize(torch.autograd.Function):
-    """``(x - mean) / sqrt(variance + eps)`` with the statistics of all ranks; also returns these and their count."""
+    """``(x - mean) / sqrt(variance + eps)`` with the statistics of all ranks, in at least float32; also returns these and
+    their count."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, all_reduce: AllReduce) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -80,6 +90,11 @@ class _Normalize(torch.autograd.Function):
         sums = torch.cat([wide.sum(dims), values])
         all_reduce(sums)
         count = sums[-1]
+        # Only where a rank holds one value can there be no more in all; elsewhere the device is not waited for.
+        if x.numel() // x.shape[1] <= 1 and count.item() <= 1:
+            raise ValueError(
+                f"batch norm needs more than one value per channel, and all ranks have one; input {tuple(x.shape)}"
+            )
         mean = sums[:-1] / count
         centred = wide - mean.view(shape)
         squares = centred.square().sum(dims)
@@ -88,15 +103,16 @@ class _Normalize(torch.autograd.Function):
         scale = torch.rsqrt(variance + eps)
         y = centred * scale.view(shape)
         ctx.save_for_backward(y, scale, count)
-        ctx.all_reduce, ctx.dims, ctx.shape = all_reduce, dims, shape
+        ctx.all_reduce, ctx.dims, ctx.shape, ctx.dtype = all_reduce, dims, shape, x.dtype
         ctx.mark_non_differentiable(mean, variance, count)
-        return y.to(x.dtype), mean, variance, count
+        return y, mean, variance, count
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         y, scale, count = ctx.saved_tensors
-        g = grads[0].to(y.dtype)
+        g = grads[0]
         sums = torch.cat([g.sum(ctx.dims), (g * y).sum(ctx.dims)])
         ctx.all_reduce(sums)
         first, second = (part.view(ctx.shape) / count for part in sums.chunk(2))
-        return (scale.view(ctx.shape) * (g - first - y * second)).to(grads[0].dtype), None, None
+        return (scale.view(ctx.shape) * (g - first - y * second)).to(ctx.dtype), None, None
