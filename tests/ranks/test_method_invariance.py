@@ -9,7 +9,7 @@ import torch
 
 from disttrain.checkpoint import load_latest
 from disttrain.train.verify import max_difference
-from tests.harness import every_launcher, sample_ids, train
+from tests.harness import every_launcher, lines, sample_ids, train
 
 COMMON = [
     "batch.global=480",
@@ -106,3 +106,47 @@ def test_the_batch_grows_in_mid_epoch_and_loses_nothing(alone: dict[str, State])
 def test_averages_are_among_what_is_compared(alone: dict[str, State]) -> None:
     for name in ("ghost norm folded by means, LARS, EMA", "a growing batch, LARC, SWA"):
         assert any("average" in key for key in alone[name][0])
+
+
+ADASCALE = [
+    "batch.global=480",
+    "samples=9600",
+    "epochs=null",
+    "precision=fp64",
+    "model.name=mlp",
+    "model.hidden=[32]",
+    "optimizer={name: sgd, lr: 0.02, momentum: 0.9, reference_batch: 60, lr_scaling: adascale}",
+    "schedule={decay: {kind: cosine}}",
+    "evaluate=null",
+    "log.every_steps=1",
+    "log.tensorboard=false",
+    "seed=5",
+]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size"),
+    [
+        ("torchrun", 2),
+        ("torchrun", 4),
+        *[pytest.param(*p.values, 2, marks=p.marks) for p in every_launcher("horovodrun")],
+    ],
+)
+def test_adascale_measures_the_same_gain_from_the_same_micro_batches(launcher: str, size: int, tmp_path: Path) -> None:
+    for ranks, name in ((1, "one"), (size, "many")):
+        train("none" if ranks == 1 else launcher, ranks, tmp_path / name, *ADASCALE, "batch.per_rank_max=30").check()
+    one, many = ([line for line in lines(tmp_path / name) if "lr" in line] for name in ("one", "many"))
+    # A short last batch is cut into other micro-batches on other ranks, so the estimates agree nearly, not to rounding.
+    assert one[0]["noise_scale"] == pytest.approx(many[0]["noise_scale"], rel=1e-9)
+    assert abs(len(one) - len(many)) <= 1
+    for a, b in zip(one, many, strict=False):
+        assert a["lr"] == pytest.approx(b["lr"], rel=0.1, abs=1e-3)
+    # More updates than the batch's 20 and fewer than the reference batch's 160: each is worth between 1 and 8 of these.
+    assert 20 < len(one) < 160
+    assert any(line["lr"] > 0.02 for line in one)
+
+
+def test_a_noise_scale_needs_two_micro_batches(tmp_path: Path) -> None:
+    result = train("none", 1, tmp_path / "run", *ADASCALE)
+    assert result.code == 2
+    assert "set batch.per_rank_max to 240 or less" in result.text

@@ -1,0 +1,167 @@
+"""Schedules against torch's and against formulas, at their corners."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disttrain import schedules
+
+
+def torchs(make, steps: int, key: str = "lr") -> list[float]:  # type: ignore[no-untyped-def]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0, momentum=0.9)
+    scheduler = make(optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0][key])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_cosine_restarts_are_torchs() -> None:
+    for multiplier in (1, 2):
+        mine = schedules.cosine_restarts(1.0, 0.1, period=10, multiplier=multiplier)
+        theirs = torchs(
+            lambda o, m=multiplier: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 10, m, eta_min=0.1), 80
+        )
+        np.testing.assert_allclose([mine(t) for t in range(80)], theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["triangular", "triangular2"])
+def test_triangles_are_torchs(mode: str) -> None:
+    mine = getattr(schedules, mode)(0.1, 0.9, half_cycle=7)
+    theirs = torchs(lambda o: torch.optim.lr_scheduler.CyclicLR(o, 0.1, 0.9, 7, mode=mode, cycle_momentum=False), 60)
+    np.testing.assert_allclose([mine(t) for t in range(60)], theirs, rtol=1e-9)
+
+
+def test_one_cycle_is_torchs_but_for_where_a_step_lies() -> None:
+    """torch puts its T values on 0 to T - 1 steps with the peak one step early; ours is a function on [0, T]."""
+    steps = 101
+    cycle = schedules.one_cycle(1.0, samples=steps - 1, rise=0.3, start=0.04, end=4e-6)
+    for key, mine in (("lr", cycle.lr), ("momentum", cycle.momentum)):
+        theirs = torchs(
+            lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, total_steps=steps, pct_start=31 / 101), steps, key
+        )
+        np.testing.assert_allclose([mine(t) for t in range(steps)], theirs, rtol=1e-9)
+    assert cycle.lr(30) == 1.0
+    assert cycle.momentum(30) == pytest.approx(0.85)
+    flat = schedules.one_cycle(1.0, samples=100, momentum_high=0.9, momentum_low=0.9)
+    assert {flat.momentum(t) for t in range(100)} == {0.9}
+
+
+@given(st.floats(1, 1e6), st.floats(1, 4), st.floats(0, 1e7))
+def test_restarts_stay_between_their_ends(period: float, multiplier: float, s: float) -> None:
+    assert -1e-9 <= schedules.cosine_restarts(1.0, 0.0, period, multiplier)(s) <= 1 + 1e-9
+
+
+def test_corners() -> None:
+    for piece in (
+        schedules.linear(0.0, 1.0, 100),
+        schedules.cosine(0.0, 1.0, 100),
+        schedules.polynomial(0.0, 1.0, 100, 2.0),
+        schedules.polynomial(0.0, 1.0, 100, 0.5),
+        schedules.exponential(1e-3, 1.0, 100),
+    ):
+        assert piece(-1) == piece(0)
+        assert piece(0) < piece(1) < piece(99) < piece(100) == piece(101) == 1.0
+    warm = schedules.join([schedules.linear(0.1, 0.8, 50), schedules.polynomial(0.8, 0.0, 50, 2.0)], [50])
+    assert [round(warm(s), 6) for s in (0, 49, 50, 99, 100)] == [0.1, 0.786, 0.8, 0.00032, 0.0]
+
+
+def test_malladis_rule() -> None:
+    scaled = schedules.scale_adam(16, lr=1e-4, betas=(0.99, 0.999), eps=1e-8)
+    assert scaled.lr == pytest.approx(4e-4)
+    assert scaled.betas == pytest.approx((0.84, 0.984))
+    assert scaled.eps == pytest.approx(2.5e-9)
+    with pytest.raises(ValueError, match=r"beta 0.9 the rule works below 10 times"):
+        schedules.scale_adam(10.1, lr=1e-4, betas=(0.9, 0.999), eps=1e-8)
+
+
+def test_malladis_rule_keeps_the_memory_of_the_moments_in_samples() -> None:
+    """k updates of the small batch and one of the large one forget as much, to first order."""
+    scaled = schedules.scale_adam(8, lr=1e-4, betas=(0.999, 0.9999), eps=1e-8)
+    for small, large in zip((0.999, 0.9999), scaled.betas, strict=True):
+        assert small**8 == pytest.approx(large, rel=1e-4)
+
+
+def test_adascale_gain_between_its_limits() -> None:
+    assert schedules.adascale_gain(1.0, 0.0, 16) == pytest.approx(16)
+    assert schedules.adascale_gain(0.0, 1.0, 16) == pytest.approx(1)
+    assert schedules.adascale_gain(-1.0, -1.0, 16) == 1.0
+    assert schedules.adascale_gain(3.0, 2.0, 1.0) == 1.0
+    assert schedules.adascale_gain(3.0, 1.0, 4) == pytest.approx((3 + 1) / (3 / 4 + 1))
+    with pytest.raises(ValueError, match="at least 1"):
+        schedules.adascale_gain(1.0, 1.0, 0.5)
+
+
+def test_adascale_moments_recover_what_was_put_in() -> None:
+    generator = np.random.default_rng(0)
+    mu, sigma = np.full(50, 0.3), 2.0
+    found = []
+    for _ in range(4000):
+        parts = mu + generator.normal(size=(8, 50)) * sigma
+        found.append(schedules.adascale_moments((parts**2).sum(1).mean(), (parts.mean(0) ** 2).sum(), 8))
+    variance, square = np.mean(found, axis=0)
+    assert variance == pytest.approx(50 * sigma**2, rel=0.05)
+    assert square == pytest.approx((mu**2).sum(), rel=0.05)
+    with pytest.raises(ValueError, match="one part"):
+        schedules.adascale_moments(1.0, 1.0, 1)
+
+
+@given(
+    st.integers(8, 512),
+    st.integers(1, 64),
+    st.sampled_from(["cosine", "linear", "exponential", "multi_step"]),
+    st.integers(0, 10000),
+)
+def test_growth_keeps_rate_over_batch(batch: int, factor: int, kind: str, s: int) -> None:
+    """Smith et al. 2018: the noise scale of SGD, rate / batch, is that of the decay, exactly."""
+    decay = {
+        "cosine": schedules.cosine(0.4, 0.0, 10000),
+        "linear": schedules.linear(0.4, 0.04, 10000),
+        "exponential": schedules.exponential(0.4, 0.004, 10000),
+        "multi_step": schedules.multi_step(0.4, [3000, 6000, 9000], 0.2),
+    }[kind]
+    size, rate = schedules.grow_instead_of_decay(decay, batch, batch * factor)
+    assert batch <= size(s) <= batch * factor
+    assert size(s) <= size(s + 500)
+    assert rate(s) / size(s) == pytest.approx(decay(s) / batch, rel=1e-12, abs=1e-15)
+    if size(s) < batch * factor:  # below the cap only rounding is left to the rate
+        assert 0.4 * (1 - 2 / batch) <= rate(s) <= 0.4 * (1 + 1e-6)
+
+
+def test_batch_schedules_at_their_corners() -> None:
+    stages = schedules.staged_batch([(0, 32), (100, 64), (500, 256)])
+    assert [stages(s) for s in (0, 99, 100, 499, 500, 10**9)] == [32, 32, 64, 64, 256, 256]
+    ramp = schedules.linear_batch(32, 320, samples=1000, multiple_of=32)
+    assert [ramp(s) for s in (0, 111, 112, 500, 999, 1000)] == [32, 32, 64, 160, 288, 320]
+    assert schedules.constant_batch(7)(123) == 7
+    for bad in ([], [(5, 32)], [(0, 32), (0, 64)]):
+        with pytest.raises(ValueError, match="begin at 0"):
+            schedules.staged_batch(bad)
+    with pytest.raises(ValueError, match="below batch"):
+        schedules.grow_instead_of_decay(schedules.constant(0.1), 64, 32)
+
+
+def test_regime_and_legw() -> None:
+    assert schedules.adapt_regime(81, batch=4096, reference_batch=128) == 81 * 32
+    lr, warmup = schedules.legw(9, lr=0.1, warmup=0.5)
+    assert (lr, warmup) == (pytest.approx(0.3), 4.5)
+
+
+def test_wrong_arguments() -> None:
+    for make in (
+        lambda: schedules.cosine_restarts(1, 0, 0),
+        lambda: schedules.cosine_restarts(1, 0, 10, 0.5),
+        lambda: schedules.triangular(0, 1, 0),
+        lambda: schedules.exponential(0.0, 1.0, 10),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            make()
+    assert math.isfinite(schedules.linear(0.0, 1.0, 0)(0))
