@@ -150,3 +150,19 @@ def test_a_noise_scale_needs_two_micro_batches(tmp_path: Path) -> None:
     result = train("none", 1, tmp_path / "run", *ADASCALE)
     assert result.code == 2
     assert "set batch.per_rank_max to 240 or less" in result.text
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size"),
+    [
+        ("torchrun", 2),
+        ("torchrun", 3),
+        *[pytest.param(*p.values, 2, marks=p.marks) for p in every_launcher("horovodrun")],
+    ],
+)
+def test_synchronised_batch_norm_does_not_depend_on_the_ranks(launcher: str, size: int, tmp_path: Path) -> None:
+    words = [*COMMON, "model.norm=batch", "batch_norm={kind: sync}", "optimizer={name: sgd, lr: 0.1, momentum: 0.9}"]
+    for ranks, name in ((1, "one"), (size, "many")):
+        train("none" if ranks == 1 else launcher, ranks, tmp_path / name, *words).check()
+    difference, where = max_difference(state(tmp_path / "many")[0], state(tmp_path / "one")[0])
+    assert difference <= 1e-9, f"{where} differs by {difference:.2e}"

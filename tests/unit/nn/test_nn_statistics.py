@@ -151,6 +151,34 @@ def test_an_update_that_is_tried_again_counts_once() -> None:
     close(buffers(twice), buffers(once))
 
 
+def test_what_was_folded_is_not_folded_again() -> None:
+    """One defer before two updates, or one before each."""
+    once, twice = network("mean"), network("mean")
+    for model in (once, twice):
+        defer_statistics(model)
+        for seed in range(2):
+            if model is twice:
+                defer_statistics(model)
+            x = torch.randn(8, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            model(x)
+            fold_statistics(model, samples=8, ghosts_before=0, ghosts=2)
+    close(buffers(twice), buffers(once))
+
+
+def test_a_second_exchange_changes_nothing() -> None:
+    ranks = [network("mean") for _ in range(2)]
+    for rank, model in enumerate(ranks):
+        divide_statistics(model, 2)
+        defer_statistics(model)
+        model(torch.randn(8, 2, 4, 4, dtype=torch.float64))
+        fold_statistics(model, samples=16, ghosts_before=2 * rank, ghosts=4)
+    exchange(ranks)
+    complete = buffers(ranks[0])
+    exchange(ranks)
+    for model in ranks:
+        close(buffers(model), complete)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_frozen_layer_keeps_its_statistics_and_normalises_with_them(rule: StatsUpdate) -> None:
     models = [network(rule) for _ in range(2)]
@@ -166,6 +194,10 @@ def test_a_frozen_layer_keeps_its_statistics_and_normalises_with_them(rule: Stat
             defer_statistics(model)
             model(torch.randn(8, 2, 4, 4, dtype=torch.float64))
             fold_statistics(model, samples=16, ghosts_before=0, ghosts=4)
+            defer_statistics(model)  # an update in which this rank has no sample
+            fold_statistics(model, samples=16, ghosts_before=4, ghosts=4)
+            assert frozen.running_var.tolist() == [4.0] * 3  # type: ignore[union-attr]
+        assert frozen.num_batches_tracked.item() == 0  # type: ignore[union-attr]
     exchange(models)
     for model in models:
         assert ghost_layers(model)[0].running_mean.tolist() == [0.5] * 3  # type: ignore[union-attr]
@@ -201,20 +233,21 @@ def test_a_layer_that_does_not_run_keeps_its_statistics(rule: StatsUpdate) -> No
             torch.testing.assert_close(getattr(ranks[1][i], name), getattr(whole[i], name), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("ghosts", [2, 400])  # 0.1 to the power of -400 is not a number any more
 @pytest.mark.parametrize("rule", RULES)
-def test_a_layer_used_twice_in_a_forward(rule: StatsUpdate) -> None:
+def test_a_layer_used_twice_in_a_forward(rule: StatsUpdate, ghosts: int) -> None:
     """One value for all ghosts and samples has itself as its average, however they are weighted."""
-    ranks = [GhostBatchNorm1d(1, GHOST, stats_update=rule).double() for _ in range(2)]
-    x = torch.tensor([[2.0], [4.0]] * 4, dtype=torch.float64)  # mean 3
+    ranks = [GhostBatchNorm1d(1, GHOST, momentum=0.9, stats_update=rule).double() for _ in range(2)]
+    x = torch.tensor([[2.0], [4.0]] * (GHOST // 2) * ghosts, dtype=torch.float64)  # mean 3
     for model in ranks:
         model.running_mean.fill_(3.0)  # type: ignore[union-attr]
         divide_statistics(model, 2)
-    for _ in range(500):
+    for _ in range(20):
         for rank, model in enumerate(ranks):
             defer_statistics(model)
             model(x)
             model(x)
-            fold_statistics(model, samples=16, ghosts_before=2 * rank, ghosts=4)
+            fold_statistics(model, samples=2 * len(x), ghosts_before=ghosts * rank, ghosts=2 * ghosts)
     exchange(ranks)
     for model in ranks:
         assert model.running_mean is not None
