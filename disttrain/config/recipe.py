@@ -145,7 +145,7 @@ class Recipe(Section):
     checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
     log: Log = Field(default_factory=Log)
     communication: Communication = Field(default_factory=Communication)
-    noise_scale: Every | None = Field(None, description="Measure the gradient noise scale.")
+    noise_scale: Every | None = Field(None, validate_default=True, description="Measure the gradient noise scale.")
     numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -156,6 +156,32 @@ class Recipe(Section):
         if beyond:
             raise ValidationError.from_exception_data("schedule", beyond)
         return schedule
+
+    @field_validator("optimizer")
+    @classmethod
+    def _adascale_has_a_reference(cls, optimizer: Optimizer) -> Optimizer:
+        if optimizer.lr_scaling in ("adascale", "legw", "sde") and optimizer.reference_batch is None:
+            raise ValueError(
+                f"lr_scaling: {optimizer.lr_scaling} needs reference_batch, the batch that lr is meant for"
+            )
+        return optimizer
+
+    @field_validator("noise_scale")
+    @classmethod
+    def _can_be_measured(cls, noise_scale: Every | None, info: ValidationInfo) -> Every | None:
+        gradient, communication = info.data.get("gradient"), info.data.get("communication")
+        optimizer = info.data.get("optimizer")
+        adascale = optimizer is not None and optimizer.lr_scaling == "adascale"
+        if noise_scale is None and not adascale:
+            return noise_scale
+        what = "noise_scale" if noise_scale is not None else "optimizer.lr_scaling: adascale"
+        if gradient is not None and gradient.noise is not None and gradient.noise.kind == "multiplicative":
+            raise ValueError(
+                f"{what} measures the gradient's noise, and gradient.noise adds to it; leave one of them out"
+            )
+        if communication is not None and communication.reduction == "adasum":
+            raise ValueError(f"{what} needs the mean gradient, and communication.reduction: adasum makes another one")
+        return noise_scale
 
     @field_validator("log")
     @classmethod

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from disttrain.data.dataset import InMemory
+from disttrain.data.dataset import InMemory, dataset_fingerprint
 from disttrain.data.randomness import uniform
 from disttrain.errors import InputError
 
@@ -88,3 +88,8 @@ class Augmented:
             stream = f"augment {index}"
             images = transform(images, uniform(self.seed, epoch, ids, stream=stream, draws=transform.draws))
         return images, *others
+
+    def fingerprint(self) -> str:
+        """Of the dataset within, the transforms with their settings, and the seed."""
+        transforms = [(type(transform).__name__, sorted(vars(transform).items())) for transform in self.transforms]
+        return f"{dataset_fingerprint(self.dataset)} {transforms} {self.seed}"

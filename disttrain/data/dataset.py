@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,27 @@ class MapStyle(Protocol):
 
 
 Dataset = InMemory | PerSample | MapStyle
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Digest of what a dataset consists of, compared between ranks before the first update.
+
+    A dataset that has a ``fingerprint()`` says itself; of others, the size and 8 samples spread over the set, as they are in
+    epoch 0, count.
+    """
+    own = getattr(dataset, "fingerprint", None)
+    if own is not None:
+        return str(own())
+    size = len(dataset)
+    if size == 0:
+        return "0"
+    ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
+    tensors = dataset.gather(ids, 0) if isinstance(dataset, InMemory) else read(dataset, 0, ids, seed=0)
+    digest = hashlib.sha256(str(size).encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read(dataset: PerSample | MapStyle, epoch: int, ids: Ids, seed: int) -> Tensors:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttrain.data.dataset import InMemory, PerSample, Tensors
+from disttrain.data.dataset import InMemory, PerSample, Tensors, dataset_fingerprint
 from disttrain.data.randomness import uniform
 from disttrain.errors import InputError
 
@@ -93,7 +93,7 @@ class MixedInMemory(_Mixed):
 
     def fingerprint(self) -> str:
         """Of the data set within, and of the settings."""
-        return f"{_fingerprint(self.dataset)} {self.settings} {self.seed}"
+        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
 
 class MixedPerSample(_Mixed):
@@ -112,7 +112,7 @@ class MixedPerSample(_Mixed):
 
     def fingerprint(self) -> str:
         """Of the data set within, and of the settings."""
-        return f"{_fingerprint(self.dataset)} {self.settings} {self.seed}"
+        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
 
 def mix(images: Tensor, others: Tensor, share: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,8 +182,3 @@ def _incomplete_beta(x: NDArray[np.float64], alpha: float) -> NDArray[np.float64
             break
     value: NDArray[np.float64] = front * result
     return value
-
-
-def _fingerprint(dataset: object) -> str:
-    own = getattr(dataset, "fingerprint", None)
-    return own() if own is not None else f"{type(dataset).__name__} of {len(dataset)}"  # type: ignore[arg-type]

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from disttrain.data.dataset import Dataset, InMemory, read
+from disttrain.data.dataset import Dataset, dataset_fingerprint
 from disttrain.tasks.terms import Losses
 
 
@@ -94,20 +93,5 @@ class Task(ABC):
         """
         digest = hashlib.sha256()
         for dataset in (self.train_dataset(), self.test_dataset()):
-            own = getattr(dataset, "fingerprint", None)
-            digest.update((own() if own is not None else _probe(dataset)).encode())
+            digest.update(dataset_fingerprint(dataset).encode())
         return digest.hexdigest()[:16]
-
-
-def _probe(dataset: Dataset) -> str:
-    """The number of samples, and 8 samples spread over the set as they are in epoch 0."""
-    size = len(dataset)
-    if size == 0:
-        return "0"
-    ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
-    tensors = dataset.gather(ids, 0) if isinstance(dataset, InMemory) else read(dataset, 0, ids, seed=0)
-    digest = hashlib.sha256(str(size).encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -70,6 +70,10 @@ def build(recipe: Recipe, engine: Engine, checkpoint: Checkpoint | None = None) 
     seed_rank(recipe.seed, engine.world.rank)
     optimizer = everyone(engine, lambda: make_optimizer(recipe, bare, plan.peak_lr, plan.global_batch))
     params = [p for group in optimizer.param_groups for p in group["params"]]
+    if plan.momentum is not None and not optimizer.param_groups[0].keys() & {"momentum", "betas"}:
+        raise InputError(
+            f"schedule.decay.kind one_cycle cycles the momentum, and optimizer {recipe.optimizer.name} has none"
+        ).on_all_ranks()
     return Run(
         recipe,
         plan,

@@ -93,6 +93,8 @@ def resolve_plan(recipe: Recipe, train_samples: int, test_samples: int, world_si
         epoch = replace(epoch, batch_at=batch_at)
         total = epoch.in_samples(recipe)
     largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
+    if recipe.batch_norm is not None and recipe.batch_norm.kind == "sync":
+        _check_sync(min(shares), pieces, largest_batch > global_batch, used % global_batch, world_size)
     return StepPlan(
         world_size=world_size,
         global_batch=global_batch,
@@ -136,6 +138,21 @@ def _check_ghosts(ghost: int, global_batch: int, micro_max: int | None, world_si
             f"the global batch of {global_batch} has {ghosts} ghosts of {ghost} samples for {world_size} ranks, and a ghost is "
             f"never split: choose a ghost_size of at most {global_batch // world_size}, a global batch of at least "
             f"{ghost * world_size}, or at most {ghosts} ranks"
+        )
+
+
+def _check_sync(smallest: int, pieces: int, growing: bool, short: int, world_size: int) -> None:
+    """Every rank takes part in every exchange of statistics, once per update."""
+    if pieces > 1 or growing:
+        raise InputError(
+            "batch_norm.kind sync takes statistics over the ranks' micro-batches of one forward, and this plan accumulates "
+            f"{pieces if not growing else 'ever more'} of them: use batch_norm.kind ghost, more ranks, or a larger per_rank_max"
+        )
+    if smallest == 0 or 0 < short < world_size:
+        raise InputError(
+            f"batch_norm.kind sync needs a sample on each of {world_size} ranks in every batch, and the "
+            f"{'global' if smallest == 0 else 'last'} batch has fewer: use a larger batch"
+            + (", or batch.last: drop" if smallest else "")
         )
 
 

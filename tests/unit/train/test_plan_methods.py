@@ -110,3 +110,13 @@ def test_one_cycle_turns_momentum_the_other_way() -> None:
     assert found.momentum(top) == pytest.approx(0.85)
     assert found.momentum(0) == pytest.approx(0.95)
     assert found.lr(0) == pytest.approx(0.004)
+
+
+def test_synchronised_batch_norm_needs_every_rank_once() -> None:
+    assert plan("batch_norm={kind: sync}", ranks=4).accumulation == 1
+    with pytest.raises(InputError, match="accumulates 2 of them"):
+        plan("batch_norm={kind: sync}", "batch.per_rank_max=256")
+    with pytest.raises(InputError, match="the global batch has fewer"):
+        plan("batch_norm={kind: sync}", "batch.global=2", ranks=4)
+    with pytest.raises(InputError, match="the last batch has fewer: use a larger batch, or batch.last: drop"):
+        plan("batch_norm={kind: sync}", ranks=4, train=512 * 5 + 3)
