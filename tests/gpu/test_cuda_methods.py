@@ -12,7 +12,10 @@ from disttrain.grads import clip_adaptive, clip_norm, clip_per_layer
 from disttrain.nn import GhostBatchNorm2d
 from disttrain.optim import EMA, LAMB, LARC, LARS, NovoGrad, layer_ratios
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 def larc(params: Any, lr: Any, **others: Any) -> LARC:

@@ -118,5 +118,5 @@ def test_synchronised_batch_norm_needs_every_rank_once() -> None:
         plan("batch_norm={kind: sync}", "batch.per_rank_max=256")
     with pytest.raises(InputError, match="the global batch has fewer"):
         plan("batch_norm={kind: sync}", "batch.global=2", ranks=4)
-    with pytest.raises(InputError, match="the last batch has fewer: use a larger batch, or batch.last: drop"):
+    with pytest.raises(InputError, match=r"the last batch has fewer: use a larger batch, or batch\.last: drop"):
         plan("batch_norm={kind: sync}", ranks=4, train=512 * 5 + 3)
