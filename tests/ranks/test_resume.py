@@ -88,6 +88,29 @@ def test_killed_and_resumed_is_bit_identical(size: int, workers: int, tmp_path: 
     assert records(broken) == records(tmp_path / "whole")
 
 
+# Everything a method keeps: running statistics in parts, an average, the optimizer's momentum, and the noise scale.
+METHODS = [
+    "model.norm=ghost_batch",
+    "model.ghost_size=20",
+    "optimizer={name: lars, lr: 2.0, momentum: 0.9, momentum_correction: true, weight_decay: 0.001}",
+    "schedule={warmup: {kind: linear, updates: 5}, decay: {kind: cosine}}",
+    "average={kind: ema, half_life: {samples: 500}}",
+    "gradient.noise={kind: annealed, eta: 0.0001}",
+    "noise_scale={every_steps: 2}",
+    "loss={mixup: 0.4}",
+]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_methods_state_is_resumed_too(size: int, tmp_path: Path) -> None:
+    launcher, words = "none" if size == 1 else "torchrun", [*RECIPE, *METHODS]
+    train(launcher, size, tmp_path / "whole", *words).check()
+    kill_at(launcher, size, tmp_path / "broken", 10, *words)
+    train(launcher, size, tmp_path / "broken", "--resume").check()
+    assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
+    assert records(tmp_path / "broken") == records(tmp_path / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", every_launcher("horovodrun", "mpirun-horovod", "mpirun"))
 @pytest.mark.parametrize("size", [2, 4])
