@@ -12,8 +12,7 @@ from torch import Tensor
 
 
 class WeightAverage(ABC):
-    """Keeps an average of parameters in float32 (float64 for float64). Buffers, such as batch norm's statistics, are
-    not
+    """Keeps an average of parameters in float32 (float64 for float64). Buffers, such as batch norm's statistics, are not
     averaged: they belong to the weights they were measured with, and are near enough for a slowly moving average.
 
     Args:
@@ -74,6 +73,9 @@ class EMA(WeightAverage):
 
     Two updates of n samples with the same weights equal one of 2n, so the average of a run does not depend on how its
     batch is cut, as far as its weights do not.
+
+    In float32 a step below half an ulp of the average is lost: it stands still while the weights are nearer to it than
+    about ``6e-8 / (1 - d)`` of their size, 0.06 % for ``samples / half_life`` of 1.4e-4.
 
     Args:
         half_life: in samples.

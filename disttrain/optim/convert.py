@@ -14,6 +14,18 @@ from disttrain.optim.layerwise import LayerwiseOptimizer
 
 State = dict[str, Any]
 
+_EXPECTED: Mapping[str, Mapping[str, Any]] = {
+    "lamb": {
+        "grad_averaging": True,
+        "caution": False,
+        "decoupled_decay": False,
+        "corrected_weight_decay": False,
+        "amsgrad": False,
+    },
+    "lars": {"dampening": 0.0},
+}
+"""Options of the other libraries that ours have no counterpart of, and the value at which they do nothing."""
+
 
 def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: LayerwiseOptimizer) -> State:
     """A ``state_dict`` for ``optimizer`` with the moments and counters of another library's.
@@ -26,8 +38,10 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
     ``timm-lars``     ``momentum_buffer``                     into ``lr_in_momentum=True`` the buffer is multiplied with lr
     ================  ======================================  ============================================================
 
-    Hyper-parameters are those of ``optimizer``, except for ``lr``, which is taken over. Parameters must be in the same order
-    and groups.
+    Hyper-parameters are those of ``optimizer``, except for ``lr``, which is taken over: betas, eps, decay and clipping are
+    not compared. Parameters must be in the same order and groups. apex does not save ``adam_w_mode``; ours is the one with
+    ``adam_w_mode=True``, its default. A parameter that gets no gradient in some later step goes on with a step count of its
+    own, where timm and apex count on.
 
     Args:
         state_dict: of the other optimizer, as its ``state_dict()`` gives it.
@@ -35,8 +49,9 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
         optimizer: a new LAMB or LARS over the same parameters.
 
     Raises:
-        ValueError: the conversion would not be exact: another number of parameters, other shapes, states that are missing or
-            not known, another kind of optimizer, or momentum correction without the learning rate it needs.
+        ValueError: the conversion would not be exact: another number of parameters, other shapes, states that are not known,
+            a trainable parameter without moments in a LAMB that has begun, another kind of optimizer, an option without
+            counterpart here, or momentum with the rate inside but without momentum correction or at a rate of 0.
 
     Example:
         ``optimizer.load_state_dict(convert_state(torch.load("timm.pt"), "timm-lamb", optimizer))``
@@ -58,12 +73,24 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
         raise ValueError(f"the groups have {counts[0]} parameters there and {counts[1]} here")
     states: dict[int, State] = {}
     for their_group, group, real in zip(theirs, ours["param_groups"], optimizer.param_groups, strict=True):
+        _check_options(their_group, kind)
         group["lr"] = their_group["lr"]
         for their_index, index, p in zip(their_group["params"], group["params"], real["params"], strict=True):
             state = state_dict["state"].get(their_index)
-            if state is not None:
+            if state:
                 states[index] = convert(state, their_group, group, p)
+            elif kind is LAMB and p.requires_grad and their_group.get("step", 0):
+                raise ValueError(
+                    f"parameter {index} has no moments after {int(their_group['step'])} steps of its group: its first step "
+                    "would be corrected for that many there and for one here; freeze it if it is not used"
+                )
     return {"state": states, "param_groups": ours["param_groups"]}
+
+
+def _check_options(theirs: Mapping[str, Any], kind: type) -> None:
+    for name, neutral in _EXPECTED["lamb" if kind is LAMB else "lars"].items():
+        if bool(theirs.get(name, neutral)) != bool(neutral):
+            raise ValueError(f"{name}={theirs[name]} has no counterpart here")
 
 
 def _lamb(state: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping[str, Any], p: Tensor) -> State:
@@ -84,19 +111,19 @@ def _lamb(state: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping[str
 
 def _lars(state: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping[str, Any], p: Tensor) -> State:
     if state.keys() != {"momentum_buffer"}:
-        raise ValueError(f"a state of {', '.join(sorted(state)) or 'nothing'} is not that of LARS with momentum")
-    if theirs.get("dampening", 0.0):
-        raise ValueError(f"dampening {theirs['dampening']} has no counterpart here")
+        raise ValueError(f"a state of {', '.join(sorted(state))} is not that of LARS with momentum")
     buffer = _like(state["momentum_buffer"], p)
     if not ours["lr_in_momentum"]:
         return {"momentum_buffer": buffer}
-    # v_inside = lr * v_outside for the lr of the last step, which is the one that the group still holds. From there on the
-    # two forms are the same algorithm only with momentum correction.
+    # v_inside = lr * v_outside. Momentum correction makes the two forms the same algorithm from there on, whether the
+    # group's rate is that of the last step or a scheduler has moved it on: the next step divides by the same rate.
     if not ours["momentum_correction"]:
         raise ValueError(
             "timm's buffer has the learning rate outside: without momentum_correction=True the runs would part at the next "
             "change of the learning rate; use lr_in_momentum=False, or momentum_correction=True"
         )
+    if not float(theirs["lr"]) > 0.0:
+        raise ValueError("at a learning rate of 0 the buffer with the rate inside is 0, and the momentum would be lost")
     return {"momentum_buffer": buffer * theirs["lr"], "previous_lr": theirs["lr"]}
 
 

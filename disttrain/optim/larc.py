@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from disttrain.optim.lars import trust_ratio
-from disttrain.optim.layerwise import Ratios, check, scale_, wide
+from disttrain.optim.layerwise import Ratios, check, check_gradient, scale_, wide
 
 
 class LARC(Optimizer):
@@ -53,8 +53,8 @@ class LARC(Optimizer):
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
         self.ratios: list[Ratios] = []
         super().__init__(optimizer.param_groups, optimizer.defaults)
-        self.param_groups = optimizer.param_groups
-        self.state = optimizer.state
+        self._share(optimizer)
+        optimizer.register_load_state_dict_post_hook(self._share)
         # GradScaler hands its scale to optimizers that say so; only the wrapped one can tell.
         self._step_supports_amp_scaling = getattr(optimizer, "_step_supports_amp_scaling", False)
 
@@ -92,7 +92,9 @@ class LARC(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Into the wrapped optimizer."""
         self.optimizer.load_state_dict(state_dict)
-        self.param_groups, self.state = self.optimizer.param_groups, self.optimizer.state
+
+    def _share(self, optimizer: Optimizer) -> None:
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
 
     @contextmanager
     def _adapted(self) -> Iterator[None]:
@@ -127,8 +129,10 @@ class LARC(Optimizer):
             "lr": group["lr"],
             "weight_decay": decay,
         }
+        for p in params:
+            check_gradient(p, "LARC")
         weights, grads = [wide(p) for p in params], [wide(p.grad) for p in params]  # type: ignore[arg-type]
-        adapted = list(torch._foreach_add(grads, weights, alpha=decay))
+        adapted = list(torch._foreach_add(grads, weights, alpha=-decay if group.get("maximize") else decay))
         scale_(adapted, trust_ratio(settings, weights, grads))
         for p, grad in zip(params, adapted, strict=True):
             p.grad = grad.to(p.dtype)

@@ -121,7 +121,7 @@ class LARS(LayerwiseOptimizer):
 
     @classmethod
     def timm(cls, params: Any, lr: float | Tensor = 1.0, **others: Any) -> Self:
-        """timm's Lars with its defaults: groups without weight decay get no trust ratio."""
+        """timm's Lars, with momentum 0.9 (its own default is none): groups without weight decay get no trust ratio."""
         optimizer = cls(params, lr, **{**cls.PRESETS["timm"], **others})
         for group in optimizer.param_groups:
             group["adapt"] = group["adapt"] and group["weight_decay"] != 0.0
@@ -165,13 +165,12 @@ def trust_ratio(group: Mapping[str, Any], weights: list[Tensor], grads: list[Ten
 
 def _with_momentum(group: Mapping[str, Any], steps: list[Tensor], states: list[dict[str, Any]]) -> list[Tensor]:
     momentum = group["momentum"]
-    fresh = "momentum_buffer" not in states[0]
     for step, state in zip(steps, states, strict=True):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(step)
     buffers = [state["momentum_buffer"] for state in states]
     if group["momentum_correction"]:
-        _correct(group, buffers, states, fresh)
+        _correct(group, buffers, states)
     torch._foreach_mul_(buffers, momentum)
     torch._foreach_add_(buffers, steps)
     if not group["nesterov"]:
@@ -179,17 +178,16 @@ def _with_momentum(group: Mapping[str, Any], steps: list[Tensor], states: list[d
     return list(torch._foreach_add(steps, buffers, alpha=momentum))
 
 
-def _correct(group: Mapping[str, Any], buffers: list[Tensor], states: list[dict[str, Any]], fresh: bool) -> None:
+def _correct(group: Mapping[str, Any], buffers: list[Tensor], states: list[dict[str, Any]]) -> None:
     lr = group["lr"]
-    if not fresh:
-        factors: list[Any] = []
-        for state in states:
-            before = state.get("previous_lr", lr)
-            if isinstance(lr, Tensor) or isinstance(before, Tensor):
-                before = torch.as_tensor(before)
-                factors.append(torch.where(before > 0, lr / before, torch.ones_like(before)))
-            else:
-                factors.append(lr / before if before > 0.0 else 1.0)
-        torch._foreach_mul_(buffers, factors)
+    factors: list[Any] = []
+    for state in states:
+        before = state.get("previous_lr", lr)
+        if isinstance(lr, Tensor) or isinstance(before, Tensor):
+            before = torch.as_tensor(before)
+            factors.append(torch.where(before > 0, lr / before, torch.ones_like(before)))
+        else:
+            factors.append(lr / before if before > 0.0 else 1.0)
+    torch._foreach_mul_(buffers, factors)
     for state in states:
         state["previous_lr"] = lr.clone() if isinstance(lr, Tensor) else lr

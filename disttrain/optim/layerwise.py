@@ -43,6 +43,18 @@ class LayerwiseOptimizer(Optimizer):
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        super().load_state_dict(state_dict)
+        # torch casts the state to the parameters' dtype; that of narrow ones is float32.
+        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, p in zip(saved, params, strict=True):
+            if p.dtype in (torch.float16, torch.bfloat16):
+                for name, value in state_dict["state"].get(i, {}).items():
+                    if isinstance(value, Tensor) and name != "step":
+                        self.state[p][name] = value.to(device=p.device, dtype=torch.float32)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step.
@@ -61,7 +73,7 @@ class LayerwiseOptimizer(Optimizer):
         work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         for _, params in work:
             for p in params:
-                _check_gradient(p, type(self).__name__)
+                check_gradient(p, type(self).__name__)
         self.before_step([p.grad for _, params in work for p in params if p.grad is not None])
         for group, params in work:
             # Tensors of one device and dtype travel together through the foreach kernels.
@@ -179,7 +191,7 @@ def check_betas(betas: tuple[float, float]) -> None:
     check(all(0.0 <= beta < 1.0 for beta in betas), f"betas are {betas}; each must be in [0, 1)")
 
 
-def _check_gradient(p: Tensor, name: str) -> None:
+def check_gradient(p: Tensor, name: str) -> None:
     if p.grad is not None and p.grad.is_sparse:
         raise RuntimeError(f"{name} does not support sparse gradients")
     if torch.is_complex(p):

@@ -9,8 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Gradient = Callable[[int, int, Array], Array]
-"""(step from 0, index of the tensor, weights) -> gradient."""
+Gradient = Callable[[int, int, Array], Array | None]
+"""(step from 0, index of the tensor, weights) -> gradient; None: the tensor takes no part in this step."""
+
+Store = Callable[[Array], Array]
+"""What is left of weights when they are stored: the rounding of a narrow dtype."""
+
+
+def exactly(w: Array) -> Array:
+    return w
 
 
 def norm(x: Array) -> float:
@@ -31,6 +38,7 @@ def lars(
     nesterov: bool = False,
     clip: bool = False,
     adapt: bool = True,
+    store: Store = exactly,
 ) -> list[Array]:
     """You, Gitman and Ginsburg 2017, algorithm 1; the other form is torch's SGD on the adapted gradient."""
     found = []
@@ -38,6 +46,8 @@ def lars(
         w, v, before = start.copy(), np.zeros_like(start), None
         for t, lr in enumerate(rates):
             g = gradient(t, i, w)
+            if g is None:
+                continue
             ratio = 1.0
             if adapt and norm(w) > 0 and norm(g) > 0:
                 ratio = trust_coefficient * norm(w) / (norm(g) + weight_decay * norm(w) + eps)
@@ -47,10 +57,10 @@ def lars(
             if lr_in_momentum:
                 factor = lr / before if momentum_correction and before else 1.0
                 v = momentum * factor * v + lr * d
-                w = w - (momentum * v + lr * d if nesterov else v)
+                w = store(w - (momentum * v + lr * d if nesterov else v))
             else:
                 v = momentum * v + d
-                w = w - lr * (momentum * v + d if nesterov else v)
+                w = store(w - lr * (momentum * v + d if nesterov else v))
             before = lr
         found.append(w)
     return found
@@ -70,18 +80,21 @@ def lamb(
     phi_bounds: tuple[float, float] | None = None,
     trust_clip: float | None = None,
     adapt: bool = True,
+    store: Store = exactly,
 ) -> list[Array]:
-    """You et al. 2020 (v5), algorithm 2."""
+    """You et al. 2020 (v5), algorithm 2. Each tensor counts the steps it took part in."""
     ws = [w.copy() for w in weights]
     ms, vs = [np.zeros_like(w) for w in ws], [np.zeros_like(w) for w in ws]
-    for t, lr in enumerate(rates):
-        gs = [gradient(t, i, w) for i, w in enumerate(ws)]
-        total = float(np.sqrt(sum((g * g).sum() for g in gs)))
+    taken = [0] * len(ws)
+    for step, lr in enumerate(rates):
+        gs = {i: g for i, w in enumerate(ws) if (g := gradient(step, i, w)) is not None}
+        total = float(np.sqrt(sum((g * g).sum() for g in gs.values())))
         if pre_normalization == "always" and total > 0:
-            gs = [g / total for g in gs]
+            gs = {i: g / total for i, g in gs.items()}
         if pre_normalization == "clip":
-            gs = [g / max(1.0, total / max_grad_norm) for g in gs]
-        for i, g in enumerate(gs):
+            gs = {i: g / max(1.0, total / max_grad_norm) for i, g in gs.items()}
+        for i, g in gs.items():
+            t, taken[i] = taken[i], taken[i] + 1
             ms[i] = betas[0] * ms[i] + (1 - betas[0]) * g
             vs[i] = betas[1] * vs[i] + (1 - betas[1]) * g * g
             one, two = (1 - b ** (t + 1) if bias_correction else 1.0 for b in betas)
@@ -92,7 +105,7 @@ def lamb(
                 ratio = phi / norm(u)
             if adapt and trust_clip is not None:
                 ratio = min(ratio, trust_clip)
-            ws[i] = ws[i] - lr * ratio * u
+            ws[i] = store(ws[i] - lr * ratio * u)
     return ws
 
 
@@ -106,20 +119,24 @@ def novograd(
     weight_decay: float = 0.0,
     grad_averaging: bool = False,
     amsgrad: bool = False,
+    store: Store = exactly,
 ) -> list[Array]:
     """Ginsburg et al. 2019, algorithm 1."""
     found = []
     for i, start in enumerate(weights):
         w = start.copy()
         v = largest = 0.0
-        m = np.zeros_like(w)
+        m, first = np.zeros_like(w), True
         for t, lr in enumerate(rates):
             g = gradient(t, i, w)
-            v = norm(g) ** 2 if t == 0 else betas[1] * v + (1 - betas[1]) * norm(g) ** 2
+            if g is None:
+                continue
+            v = norm(g) ** 2 if first else betas[1] * v + (1 - betas[1]) * norm(g) ** 2
+            first = False
             largest = max(largest, v)
             d = g / (np.sqrt(largest if amsgrad else v) + eps) + weight_decay * w
             m = betas[0] * m + ((1 - betas[0]) if grad_averaging else 1.0) * d
-            w = w - lr * m
+            w = store(w - lr * m)
         found.append(w)
     return found
 

@@ -106,3 +106,18 @@ def test_wrong_arguments() -> None:
         EMA([], half_life=0)
     with pytest.raises(ValueError, match="every"):
         SWA([], start=0, every=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrow_weights_have_a_float32_average(dtype: torch.dtype) -> None:
+    path = torch.from_numpy(walk(40)).to(dtype)
+    w = nn.Parameter(path[0].clone())
+    ema, swa = EMA([w], half_life=100), SWA([w], start=10, every=10)
+    expected, d = path[0].double().numpy(), 0.5 ** (10 / 100)
+    for value in path:
+        w.data.copy_(value)
+        ema.update(10)
+        swa.update(10)
+        expected = d * expected + (1 - d) * value.double().numpy()
+    np.testing.assert_allclose(ema.weights[0].numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(swa.weights[0].numpy(), path.double().mean(0).numpy(), rtol=1e-5, atol=1e-6)

@@ -96,3 +96,93 @@ def test_what_would_not_be_exact_is_refused() -> None:
     outside = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]}
     with pytest.raises(ValueError, match="momentum_correction=True"):
         convert_state(outside, "timm-lars", LARS(params))
+
+
+@pytest.mark.parametrize("settings", [{"nesterov": True}, {"weight_decay": 0.0}, {"trust_clip": True}], ids=str)
+def test_timm_lars_variants(timm: Any, settings: dict[str, Any]) -> None:  # noqa: F811
+    lars = timm("lars").Lars
+    common = {"weight_decay": 0.01, "momentum": 0.9, **settings}
+    ours = {"clip" if name == "trust_clip" else name: value for name, value in common.items()}
+    continued(lambda p: lars(p, **common), lambda p: LARS.timm(p, **ours), "timm-lars")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_grad_norm": None}, {"bias_correction": False}, {"weight_decay": 0.0}, {"trust_clip": True}],
+    ids=str,
+)
+def test_timm_lamb_variants(timm: Any, settings: dict[str, Any]) -> None:  # noqa: F811
+    lamb = timm("lamb").Lamb
+    common = {"weight_decay": 0.01, **settings}
+    ours = {**common, **({"trust_clip": 1.0} if "trust_clip" in common else {})}
+    if ours.pop("max_grad_norm", 1.0) is None:
+        ours["pre_normalization"] = "none"
+    continued(lambda p: lamb(p, **common), lambda p: LAMB.timm(p, **ours), "timm-lamb")
+
+
+def test_apex_lamb_goes_on(timm: Any) -> None:  # noqa: F811
+    """apex runs on CUDA only; its state, in its own form, is made from timm's, which is the same algorithm."""
+    lamb = timm("lamb").Lamb
+    whole = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(5))]
+    there = lamb(whole, weight_decay=0.01)
+    train(whole, there, range(7))
+    known = (
+        "lr",
+        "betas",
+        "eps",
+        "weight_decay",
+        "bias_correction",
+        "grad_averaging",
+        "max_grad_norm",
+        "step",
+        "params",
+    )
+    saved = copy.deepcopy(there.state_dict())
+    saved["param_groups"] = [{name: group[name] for name in known} for group in saved["param_groups"]]
+    mine = [nn.Parameter(w.detach().clone()) for w in whole]
+    here = LAMB.apex(mine, weight_decay=0.01)
+    here.load_state_dict(convert_state(saved, "apex-lamb", here))
+    train(whole, there, range(7, 17))
+    train(mine, here, range(7, 17))
+    for a, b in zip(mine, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"grad_averaging": False}, {"caution": True}, {"decoupled_decay": True}, {"corrected_weight_decay": True}],
+    ids=str,
+)
+def test_options_without_counterpart_are_refused(timm: Any, option: dict[str, bool]) -> None:  # noqa: F811
+    there = timm("lamb").Lamb([nn.Parameter(torch.ones(2))], weight_decay=0.01, **option)
+    with pytest.raises(ValueError, match=f"{next(iter(option))}=.* has no counterpart"):
+        convert_state(there.state_dict(), "timm-lamb", LAMB.timm([nn.Parameter(torch.ones(2))]))
+    apex = apex_state()
+    apex["param_groups"][0].update(option)
+    with pytest.raises(ValueError, match="no counterpart"):
+        convert_state(apex, "apex-lamb", LAMB.apex([nn.Parameter(torch.ones(2)) for _ in range(2)]))
+
+
+def test_a_trainable_parameter_without_moments_is_refused_and_a_frozen_one_is_not() -> None:
+    params = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    late = apex_state()
+    del late["state"][1]
+    with pytest.raises(ValueError, match="parameter 1 has no moments after 3 steps"):
+        convert_state(late, "apex-lamb", LAMB.apex(params))
+    params[1].requires_grad_(False)
+    assert convert_state(late, "apex-lamb", LAMB.apex(params))["state"].keys() == {0}
+    fresh = apex_state(step=0)
+    fresh["state"] = {}
+    assert convert_state(fresh, "apex-lamb", LAMB.apex([nn.Parameter(torch.ones(2)) for _ in range(2)]))["state"] == {}
+
+
+def test_lars_refuses_dampening_and_a_rate_of_zero() -> None:
+    def saved(**group: Any) -> dict[str, Any]:
+        return {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0], **group}]}
+
+    optimizer = LARS([nn.Parameter(torch.ones(2))], momentum_correction=True)
+    with pytest.raises(ValueError, match=r"dampening=0\.5 has no counterpart"):
+        convert_state(saved(dampening=0.5), "timm-lars", optimizer)
+    with pytest.raises(ValueError, match="learning rate of 0"):
+        convert_state(saved(lr=0.0), "timm-lars", optimizer)
+    assert convert_state(saved(), "timm-lars", optimizer)["state"][0]["previous_lr"] == 0.1

@@ -66,7 +66,9 @@ def side_by_side(
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * float(b.detach().abs().max()))
 
 
-@pytest.mark.parametrize("settings", [{}, {"nesterov": True}, {"clip": True}, {"trust_coefficient": 0.02}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"nesterov": True}, {"clip": True}, {"trust_coefficient": 0.02}, {"momentum": 0.0}], ids=str
+)
 def test_timm_lars(timm: Callable[[str], Any], settings: dict[str, Any]) -> None:
     theirs = dict(settings)
     theirs["trust_coeff"] = theirs.pop("trust_coefficient", 0.001)
@@ -74,7 +76,7 @@ def test_timm_lars(timm: Callable[[str], Any], settings: dict[str, Any]) -> None
     lars = timm("lars").Lars
     side_by_side(
         lambda p: LARS.timm(p, 0.1, weight_decay=0.01, **settings),
-        lambda p: lars(p, lr=0.1, momentum=0.9, weight_decay=0.01, **theirs),
+        lambda p: lars(p, lr=0.1, weight_decay=0.01, **{"momentum": 0.9, **theirs}),
     )
 
 
@@ -102,20 +104,48 @@ def test_timm_lambc(timm: Callable[[str], Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_timm_novograd(timm: Callable[[str], Any], decay: float) -> None:
-    novograd = timm("nvnovograd").NvNovoGrad
+def test_timm_lamb_without_bias_correction(timm: Callable[[str], Any]) -> None:
+    lamb = timm("lamb").Lamb
     side_by_side(
-        lambda p: NovoGrad(p, 0.1, weight_decay=decay),
-        lambda p: novograd(p, lr=0.1, betas=(0.95, 0.98), eps=1e-8, weight_decay=decay),
+        lambda p: LAMB(p, 0.1, bias_correction=False, betas=(0.8, 0.99), eps=1e-4),
+        lambda p: lamb(
+            p, lr=0.1, bias_correction=False, betas=(0.8, 0.99), eps=1e-4, weight_decay=0.01, max_grad_norm=None
+        ),
     )
 
 
-def test_torch_optimizer_lars(torch_optimizer: Any) -> None:
-    """Where no norm is zero: there it drops the weight decay too."""
+NOVOGRAD: list[dict[str, Any]] = [
+    {},
+    {"weight_decay": 0.01},
+    {"weight_decay": 0.01, "grad_averaging": True},
+    {"amsgrad": True},
+]
+
+
+@pytest.mark.parametrize("settings", NOVOGRAD, ids=str)
+def test_timm_novograd(timm: Callable[[str], Any], settings: dict[str, Any]) -> None:
+    novograd = timm("nvnovograd").NvNovoGrad
     side_by_side(
-        lambda p: LARS(p, 0.1, lr_in_momentum=False, weight_decay=0.01, trust_coefficient=0.01, eps=1e-8),
-        lambda p: torch_optimizer.LARS(p, lr=0.1, momentum=0.9, weight_decay=0.01, trust_coefficient=0.01, eps=1e-8),
+        lambda p: NovoGrad(p, 0.1, **settings),
+        lambda p: novograd(p, lr=0.1, betas=(0.95, 0.98), eps=1e-8, **settings),
+    )
+
+
+@pytest.mark.parametrize("settings", NOVOGRAD, ids=str)
+def test_torch_optimizer_novograd(torch_optimizer: Any, settings: dict[str, Any]) -> None:
+    side_by_side(
+        lambda p: NovoGrad(p, 0.1, **settings),
+        lambda p: torch_optimizer.NovoGrad(p, lr=0.1, betas=(0.95, 0.98), eps=1e-8, **settings),
+    )
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_torch_optimizer_lars(torch_optimizer: Any, nesterov: bool) -> None:
+    """Where no norm is zero: there it drops the weight decay too."""
+    common = {"weight_decay": 0.01, "trust_coefficient": 0.01, "eps": 1e-8, "nesterov": nesterov}
+    side_by_side(
+        lambda p: LARS(p, 0.1, lr_in_momentum=False, **common),
+        lambda p: torch_optimizer.LARS(p, lr=0.1, momentum=0.9, **common),
         zeros=False,
     )
 
