@@ -59,6 +59,14 @@ ROWS = {
     "lamb-ema": Row(
         "LAMB and an average of the weights", "fashion_b8192_lamb", ("average={kind: ema, half_life: {epochs: 0.5}}",)
     ),
+    "lamb-growth": Row(
+        "LAMB, batch 512 growing to 8192 instead of decay",
+        "fashion_b8192_growth",
+        (
+            "optimizer={name: lamb, lr: 0.02, betas: [0.9, 0.98]}",
+            "schedule={warmup: {epochs: 1}, decay: {kind: exponential, end: 0.005}}",
+        ),
+    ),
     "regime": Row("regime adaptation, ghosts of 64, noise of batch 64", "fashion_b8192_regime"),
 }
 
