@@ -33,7 +33,7 @@ def main() -> None:
             found[name].append(seconds(statement))
     for name, values in found.items():
         print(
-            f"{name:32} {1e3 * statistics.median(values):7.1f} ms beyond torch (bound 200 ms; 100 ms for the free-standing packages)"
+            f"{name:32} {1e3 * statistics.median(values):7.1f} ms beyond torch (bound 200; for the free-standing packages 100)"
         )
 
 
