@@ -11,8 +11,11 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -22,6 +25,7 @@ from disttrain.errors import DataError, RankError
 
 Request = tuple[int, Ids]
 """(epoch, ids) of one micro-batch."""
+_BURST, _BURST_BYTES = 64, 1 << 20
 
 
 def fetch(
@@ -46,7 +50,7 @@ def fetch(
         RankError: a worker process died.
     """
     if isinstance(dataset, InMemory):
-        source = (dataset.gather(ids, epoch) for epoch, ids in requests)
+        source = _gathered(dataset, iter(requests))
     elif workers == 0:
         source = (read(dataset, epoch, ids, seed) for epoch, ids in requests)
     else:
@@ -59,6 +63,20 @@ def fetch(
         else:
             for tensors in source:
                 yield tuple(tensor.to(device) for tensor in tensors)
+
+
+def _gathered(dataset: InMemory, requests: Iterator[Request]) -> Generator[Tensors, None, None]:
+    """Small requests are gathered several at once: between two updates the processor's caches are cold for the code that
+    reads data, and what it does for a few dozen samples takes no longer for a few hundred."""
+    burst = list(islice(requests, 1))
+    while burst:
+        size = 0
+        for epoch, same_epoch in groupby(burst, key=itemgetter(0)):
+            ids = [ids for _, ids in same_epoch]
+            tensors = dataset.gather(np.concatenate(ids) if len(ids) > 1 else ids[0], epoch)
+            yield from zip(*(torch.split(tensor, [len(i) for i in ids]) for tensor in tensors), strict=True)
+            size = max(size, sum(tensor.nbytes for tensor in tensors) // len(ids))
+        burst = list(islice(requests, max(1, min(_BURST, _BURST_BYTES // max(size, 1)))))
 
 
 @dataclass(frozen=True)

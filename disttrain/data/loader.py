@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from itertools import islice
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from disttrain.data.dataset import Dataset
 
 __all__ = ["Batch", "Loader", "MicroBatch", "loader"]
-
-
-_BURST, _BURST_BYTES = 15, 1 << 20
 
 
 class Ranks(Protocol):
@@ -137,12 +133,6 @@ class Loader:
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Batches from ``position`` on. Closing the generator ends the worker processes."""
-        from disttrain.data.dataset import InMemory
-
-        batches = self._batches()
-        return _in_bursts(batches) if isinstance(self.dataset, InMemory) else batches
-
-    def _batches(self) -> Generator[Batch, None, None]:
         import torch
 
         from disttrain.data.fetching import fetch
@@ -272,18 +262,6 @@ def loader(
         workers=workers,
         device=device,
     )
-
-
-def _in_bursts(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-    """The same batches, several made at once where they are small.
-
-    Between two updates the processor's caches are cold for the code that makes a batch, and it takes twice as long.
-    """
-    with closing(batches):
-        for first in batches:
-            size = sum(tensor.nbytes for micro in first for tensor in micro.tensors)
-            burst = [first, *islice(batches, min(_BURST_BYTES // max(size, 1), _BURST))]
-            yield from burst
 
 
 def _check(holds: bool, message: str) -> None:

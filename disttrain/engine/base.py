@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from disttrain.engine.agreement import require_agreement
 from disttrain.engine.exchange import Exchange, check_exchange
+from disttrain.engine.later import Numbers, later
 from disttrain.engine.world import World
 from disttrain.errors import PeerLostError
 
@@ -68,6 +69,14 @@ class Engine(ABC):
     @abstractmethod
     def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
         """Reduce ``tensor`` over all ranks, in place, and return it. CPU tensors do not touch the accelerator."""
+
+    def sum_later(self, values: Tensor) -> Numbers:
+        """Begin to add up ``values`` (1-D) over all ranks; calling what is returned gives the sums.
+
+        Work that is given to the device or to other collectives in between is not held up, neither by the exchange nor
+        by the copy to the host. ``values`` belongs to the engine from then on.
+        """
+        return later(self.all_reduce(values))
 
     @abstractmethod
     def broadcast(self, tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from disttrain.engine.base import Engine, Reduction
 from disttrain.engine.exchange import Exchange
+from disttrain.engine.later import Numbers
 from disttrain.engine.leave import leave_without_waiting
 from disttrain.engine.rendezvous import rendezvous
 from disttrain.engine.world import World
@@ -91,6 +92,18 @@ class DDPEngine(Engine):
     def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
         dist.all_reduce(tensor, _OPS[op])
         return tensor
+
+    def sum_later(self, values: Tensor) -> Numbers:
+        if values.device.type == "cuda":
+            return super().sum_later(values)  # NCCL's all-reduce is only queued
+        exchange = dist.all_reduce(values, async_op=True)
+        assert exchange is not None
+
+        def numbers() -> list[float]:
+            exchange.wait()
+            return values.tolist()
+
+        return numbers
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         dist.broadcast(tensor, 0)

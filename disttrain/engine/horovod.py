@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from disttrain.engine.base import Engine, Reduction
 from disttrain.engine.buckets import Bucket, GradientBuckets
 from disttrain.engine.exchange import Exchange
+from disttrain.engine.later import Numbers
 from disttrain.engine.leave import leave_without_waiting
 from disttrain.engine.world import World
 from disttrain.errors import InputError, RankError
@@ -59,6 +60,7 @@ class HorovodEngine(Engine):
         self._buckets: GradientBuckets | None = None
         self._exchange = Exchange()
         self._handles: list[tuple[int, Bucket, Tensor]] = []
+        self._sums = 0
         self._open = True
         hvd.init()
         if (hvd.rank(), hvd.size()) != (world.rank, world.size):
@@ -118,6 +120,17 @@ class HorovodEngine(Engine):
         kinds = {"sum": self._hvd.Sum, "max": self._hvd.Max, "min": self._hvd.Min}
         result: Tensor = self._hvd.allreduce_(tensor, op=kinds[op], name=f"disttrain.{op}")
         return result
+
+    def sum_later(self, values: Tensor) -> Numbers:
+        # Horovod refuses two exchanges of one name at the same time.
+        self._sums += 1
+        handle = self._hvd.allreduce_async_(values, op=self._hvd.Sum, name=f"disttrain.later.{self._sums % 64}")
+
+        def numbers() -> list[float]:
+            found: list[float] = self._hvd.synchronize(handle).tolist()
+            return found
+
+        return numbers
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         result: Tensor = self._hvd.broadcast_(tensor, 0, name="disttrain.broadcast")

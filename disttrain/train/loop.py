@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from disttrain.data.batch import Batch
 from disttrain.errors import DivergedError, InputError, StopRequested
 from disttrain.grads.numerics import FORMATS, numerics
-from disttrain.optim import layer_ratios
 from disttrain.telemetry import Sink
 from disttrain.train.build import make_loader
 from disttrain.train.evaluate import evaluate
+from disttrain.train.journal import Journal, where
 from disttrain.train.persist import save
 from disttrain.train.rate import learning_rate
 from disttrain.train.rehearse import rehearse
 from disttrain.train.state import Run
 from disttrain.train.step import Update, update
 from disttrain.train.stop import StopRequest, StopVote
-from disttrain.train.watch import GradientWatch
 
 log = logging.getLogger("disttrain")
 MAX_OVERFLOWS = 40
@@ -42,13 +40,12 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
         DivergedError, CheckpointError, DataError: see their sources.
     """
     progress, settings = run.progress, run.recipe
-    watch, vote = GradientWatch(), StopVote(run.engine)
-    meter = Meter(progress.position.samples)
+    journal, vote = Journal(run, sink), StopVote(run.engine)
 
     def keep() -> None:
         run.engine.phase = f"saving after update {progress.position.updates}"
-        watch.check()
-        progress.seconds += meter.lap()
+        journal.settle()
+        progress.seconds += journal.meter.lap()
         save(run, run_dir)
 
     if evaluation_due(run):  # stopped between an update and its evaluation: catch up
@@ -57,14 +54,14 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
     with closing(batches(run)) as stream:
         while not finished(run):
             run.engine.phase = f"in update {progress.position.updates + 1}"
-            advance(run, next(stream), watch, meter, sink)
+            advance(run, next(stream), journal, sink)
             step = progress.position.updates
             stopping = vote(bool(stop)) and not finished(run)
             new_best = False
             if evaluation_due(run) and not stopping:
-                watch.check()
+                journal.settle()
                 new_best = evaluate_and_judge(run, sink)
-                meter.restart(progress.position.samples)
+                journal.meter.restart(progress.position.samples)
             every = settings.checkpoint.every_steps
             periodic = every is not None and step % every == 0
             if periodic or stopping or finished(run) or (new_best and settings.checkpoint.best):
@@ -74,32 +71,38 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
     return progress.metrics
 
 
-def advance(run: Run, batch: Batch, watch: GradientWatch, meter: Meter, sink: Sink) -> None:
-    """One update and, where it is due, its line. Nothing here waits for the device unless a line is written."""
-    progress, settings = run.progress, run.recipe.log
+def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
+    """One update and what is to be written about it. Nothing here waits for the device, lines included."""
+    progress = run.progress
     lr, scheduled = learning_rate(run, batch.size)
     result = applied_update(run, batch, lr)
     progress.position = progress.position.advanced(batch)
     progress.scheduled += scheduled
-    step = progress.position.updates
-    watch.note(step, result.grad_norm)
-    if settings.sample_ids:
+    journal.note(result, last=finished(run))
+    if run.recipe.log.sample_ids:
         log_sample_ids(run, batch, sink)
-    if run.recipe.numerics is not None and step % run.recipe.numerics.every_steps == 0:
+    numerics = run.recipe.numerics
+    if numerics is not None and progress.position.updates % numerics.every_steps == 0:
         log_numerics(run, sink)
-    if step % settings.every_steps == 0 or finished(run):
-        watch.check()
-        log_update(run, result, meter, sink)
 
 
 def batches(run: Run) -> Generator[Batch, None, None]:
-    """The loader's batches; the first is rehearsed before it is handed out."""
+    """The loader's batches; the first is rehearsed before it is handed out.
+
+    What exists by then lives as long as the run, so the garbage collector is told to leave it alone: its passes over
+    every module and parameter would come at different moments on each rank, and each would hold up all the others.
+    """
     stream = iter(make_loader(run))
     with closing(stream):
         first = next(stream)
         rehearse(run, first)
-        yield first
-        yield from stream
+        gc.collect()
+        gc.freeze()
+        try:
+            yield first
+            yield from stream
+        finally:
+            gc.unfreeze()
 
 
 def applied_update(run: Run, batch: Batch, lr: float) -> Update:
@@ -158,36 +161,6 @@ def stopped(run: Run) -> StopRequested:
     return StopRequested(f"stopped on request after update {step} of {total}; everything is saved").on_all_ranks()
 
 
-def log_update(run: Run, result: Update, meter: Meter, sink: Sink) -> None:
-    """One training line: the exact mean loss over this update's global batch, gathered from all ranks."""
-    position = run.progress.position
-    loss = float(run.engine.all_reduce(result.loss()))
-    sink.log(
-        {
-            **where(run),
-            "loss": loss,
-            "lr": run.optimizer.param_groups[0]["lr"],
-            "grad_norm": float(result.grad_norm),
-            "samples_per_second": meter.rate(position.samples),
-            **measurements(run),
-        }
-    )
-
-
-def measurements(run: Run) -> dict[str, Any]:
-    """What else the recipe wants to see on a training line."""
-    found: dict[str, Any] = {}
-    if run.recipe.batch.growth is not None:
-        found["global_batch"] = run.plan.batch_at(run.progress.position.samples)
-    if run.noise is not None:
-        found["noise_scale"] = run.noise.estimate.value
-    if run.recipe.log.layer_ratios:
-        names = {id(p): name for name, p in run.engine.unwrap(run.model).named_parameters()}
-        for kind, ratios in layer_ratios(run.optimizer).items():
-            found[kind] = {names[id(p)]: ratio for p, ratio in zip(run.params, ratios.tolist(), strict=True)}
-    return found
-
-
 def log_numerics(run: Run, sink: Sink) -> None:
     """The size of each layer's gradient, what the precision would lose of it, and which layers stand out."""
     number_format = run.precision.name if run.precision.name in FORMATS else "fp16"
@@ -222,32 +195,3 @@ def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:
             "ids": ids,
         }
     )
-
-
-def where(run: Run) -> dict[str, float]:
-    """The coordinates every line carries."""
-    position = run.progress.position
-    epoch = position.epoch + position.offset / run.plan.train_samples
-    return {"step": position.updates, "epoch": round(epoch, 6), "samples": position.samples}
-
-
-class Meter:
-    """Samples per second since the last reading, evaluations excluded; and seconds since the last lap."""
-
-    def __init__(self, samples: int) -> None:
-        self._lap = time.monotonic()
-        self.restart(samples)
-
-    def restart(self, samples: int) -> None:
-        self._since, self._samples = time.monotonic(), samples
-
-    def rate(self, samples: int) -> float:
-        now = time.monotonic()
-        rate = (samples - self._samples) / max(now - self._since, 1e-9)
-        self._since, self._samples = now, samples
-        return rate
-
-    def lap(self) -> float:
-        now = time.monotonic()
-        seconds, self._lap = now - self._lap, now
-        return seconds

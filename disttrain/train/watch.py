@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from disttrain.engine.later import later
 from disttrain.errors import DivergedError
 
 
 class GradientWatch:
     """Keeps the gradient norm of each update on the device until somebody asks.
 
-    It is asked before a line is logged and before anything is evaluated or saved, so a diverged run ends within one
-    logging interval and never leaves a checkpoint that is not finite. The norm is the same on all ranks, and so is the
-    answer.
+    It is asked for every line and before anything is evaluated or saved, so a diverged run ends within one logging interval
+    and never leaves a checkpoint that is not finite. The norm is the same on all ranks, and so is the answer.
     """
 
     def __init__(self) -> None:
@@ -28,20 +29,40 @@ class GradientWatch:
             self._first = step
         self._norms.append(grad_norm)
 
+    def begin_check(self) -> Callable[[], float]:
+        """Let the norms noted since the last time travel to the host. Calling what is returned checks them, raising as
+        :meth:`check` does, and gives the latest norm.
+
+        Raises:
+            ValueError: none was noted.
+        """
+        if not self._norms:
+            raise ValueError("no gradient norm was noted since the last check")
+        first, norms = self._first, later(torch.stack(self._norms))
+        self._norms.clear()
+
+        def check() -> float:
+            found = norms()
+            for step, norm in enumerate(found, start=first):
+                if not math.isfinite(norm):
+                    raise diverged(step, norm)
+            return found[-1]
+
+        return check
+
     def check(self) -> None:
-        """Raise if a gradient noted since the last call was not finite.
+        """Raise if a gradient noted since the last check was not finite.
 
         Raises:
             DivergedError: on all ranks, naming the update.
         """
-        if not self._norms:
-            return
-        norms = torch.stack(self._norms).tolist()
-        self._norms.clear()
-        for i, norm in enumerate(norms):
-            if not math.isfinite(norm):
-                raise DivergedError(
-                    f"the gradient norm of update {self._first + i} is {norm}: training diverged or the data is not "
-                    "finite. Nothing after it was saved. Lower optimizer.lr, lengthen schedule.warmup, or set "
-                    "gradient.clip_norm; then resume from the last checkpoint"
-                ).on_all_ranks()
+        if self._norms:
+            self.begin_check()()
+
+
+def diverged(step: int, norm: float) -> DivergedError:
+    return DivergedError(
+        f"the gradient norm of update {step} is {norm}: training diverged or the data is not finite. Nothing after it was "
+        "saved. Lower optimizer.lr, lengthen schedule.warmup, or set gradient.clip_norm; then resume from the last "
+        "checkpoint"
+    ).on_all_ranks()

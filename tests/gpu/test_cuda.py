@@ -50,20 +50,20 @@ def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
     from disttrain.engine.select import init
     from disttrain.telemetry import NullSink
     from disttrain.train.build import build
-    from disttrain.train.loop import Meter, advance, batches
+    from disttrain.train.journal import Journal
+    from disttrain.train.loop import advance, batches
     from disttrain.train.stop import StopVote
-    from disttrain.train.watch import GradientWatch
 
     with init("local", device="cuda") as engine:
         run = build(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)
-        stream, watch, vote, meter = batches(run), GradientWatch(), StopVote(engine), Meter(0)
+        stream, vote, journal = batches(run), StopVote(engine), Journal(run, NullSink())
         for i in range(30):
             if i == 10:
                 torch.cuda.set_sync_debug_mode("error")
-            advance(run, next(stream), watch, meter, NullSink())
+            advance(run, next(stream), journal, NullSink())
             vote(False)
         torch.cuda.set_sync_debug_mode("default")
-        watch.check()
+        journal.settle()
 
 
 def test_more_ranks_than_gpus_is_refused() -> None:

@@ -14,10 +14,10 @@ from disttrain.engine.world import World
 from disttrain.telemetry import NullSink
 from disttrain.train.build import build
 from disttrain.train.explain import explain
-from disttrain.train.loop import Meter, advance, batches
+from disttrain.train.journal import Journal
+from disttrain.train.loop import advance, batches
 from disttrain.train.plan import resolve_plan
 from disttrain.train.task import stated_sizes
-from disttrain.train.watch import GradientWatch
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 EVERY = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -54,9 +54,10 @@ def test_small_recipes_train(name: str) -> None:
     recipe = load_recipe(CONFIGS / name, [*overrides(name), "log.every_steps=1"])
     run = build(recipe, LocalEngine(World(0, 1, 0, 1, 0, torch.device("cpu"))))
     before = [p.detach().clone() for p in run.params]
-    stream, watch, meter = batches(run), GradientWatch(), Meter(0)
+    stream, journal = batches(run), Journal(run, NullSink())
     for _ in range(3):
-        advance(run, next(stream), watch, meter, NullSink())
+        advance(run, next(stream), journal, NullSink())
+    journal.settle()
     stream.close()
     assert run.progress.position.updates == 3
     assert all(bool(p.isfinite().all()) for p in run.params)
