@@ -67,7 +67,8 @@ def disttrain_turn(engine: Engine, overrides: list[str], global_batch: int) -> T
     run = build(recipe, engine)
     stream = batches(run)
     sink = NullSink()
-    journal, vote = Journal(run, sink), StopVote(engine)
+    # A third of the time is ours, so this is a vote in every half second of it, as in a run.
+    journal, vote = Journal(run, sink), StopVote(engine, interval_seconds=1.5)
 
     def turn(steps: int) -> None:
         for _ in range(steps):

@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a change passes or fails by its own merits; --hypothesis-profile=explore looks
+# for new ones. No deadline: other processes may hold the cores.
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.register_profile("fixed", deadline=None, derandomize=True)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ class CheckpointSettings(Section):
 
 
 class Log(Section):
-    every_steps: Positive = Field(50, description="In updates; each line costs one small exchange.")
+    every_steps: Positive = Field(50, description="In updates; a line is written while the next update is computed.")
     tensorboard: bool = True
     sample_ids: bool = Field(False, description="Write the ids of every update's samples to metrics.jsonl.")
     layer_ratios: bool = Field(False, description="Write each layer's trust and update-to-weight ratio; lars, lamb.")

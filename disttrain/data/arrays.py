@@ -41,6 +41,11 @@ class ArrayDataset:
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return tuple(tensor[index] for tensor in self.tensors)
 
+    @property
+    def rowwise(self) -> bool:
+        """Whether requests may be gathered together; a subclass that gathers in its own way says so for itself."""
+        return type(self).gather is ArrayDataset.gather
+
     def gather(self, ids: NDArray[np.int64], epoch: int = 0) -> tuple[Tensor, ...]:
         """New tensors of the samples ``ids`` (n,): each (n, ...). Nothing depends on the epoch."""
         index = torch.from_numpy(ids)

@@ -76,6 +76,7 @@ class Augmented:
         self.dataset = dataset
         self.transforms = tuple(transforms)
         self.seed = seed
+        self.rowwise: bool = getattr(dataset, "rowwise", False)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -32,7 +32,11 @@ Tensors = tuple[Tensor, ...]
 
 @runtime_checkable
 class InMemory(Protocol):
-    """A dataset that gathers many samples at once."""
+    """A dataset that gathers many samples at once.
+
+    A dataset may have an attribute ``rowwise``: true if row i of what it gathers depends on ``ids[i]`` and the epoch alone,
+    as it does not where a batch is padded to its longest sample. Several small requests are then gathered together.
+    """
 
     def __len__(self) -> int: ...
 

@@ -50,7 +50,8 @@ def fetch(
         RankError: a worker process died.
     """
     if isinstance(dataset, InMemory):
-        source = _gathered(dataset, iter(requests))
+        together = getattr(dataset, "rowwise", False)
+        source = _gathered(dataset, iter(requests)) if together else _one_by_one(dataset, requests)
     elif workers == 0:
         source = (read(dataset, epoch, ids, seed) for epoch, ids in requests)
     else:
@@ -63,6 +64,11 @@ def fetch(
         else:
             for tensors in source:
                 yield tuple(tensor.to(device) for tensor in tensors)
+
+
+def _one_by_one(dataset: InMemory, requests: Iterable[Request]) -> Generator[Tensors, None, None]:
+    for epoch, ids in requests:
+        yield dataset.gather(ids, epoch)
 
 
 def _gathered(dataset: InMemory, requests: Iterator[Request]) -> Generator[Tensors, None, None]:

@@ -83,6 +83,7 @@ class MixedInMemory(_Mixed):
     def __init__(self, dataset: InMemory, settings: MixSettings, seed: int) -> None:
         super().__init__(dataset, settings, seed)
         self.dataset = dataset
+        self.rowwise: bool = getattr(dataset, "rowwise", False)
 
     def gather(self, ids: NDArray[np.int64], epoch: int) -> Tensors:
         """The samples ``ids`` (n,), as above, each (n, ...)."""

@@ -33,6 +33,8 @@ class TextDataset:
         DataError: there are too few tokens for one sample.
     """
 
+    rowwise = True
+
     def __init__(self, tokens: Tokens, sequence_length: int, lo: int = 0, hi: int | None = None) -> None:
         hi = len(tokens) if hi is None else hi
         if sequence_length < 1:

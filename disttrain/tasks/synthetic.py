@@ -61,6 +61,8 @@ class Synthetic(Classification):
 class _FromPool:
     """``size`` samples, each drawn from a small pool by its id."""
 
+    rowwise = True
+
     def __init__(self, pool: Tensor, labels: Tensor, size: int, name: str) -> None:
         self.pool, self.labels, self.size, self.name = pool, labels, size, name
 

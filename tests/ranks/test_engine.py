@@ -23,6 +23,10 @@ with disttrain.init(sys.argv[1], device="cpu") as engine:
     assert engine.all_reduce(torch.tensor([rank, 1])).tolist() == [size * (size - 1) // 2, size]
     assert engine.all_reduce(torch.tensor([float(rank)]), "max").item() == size - 1
     assert engine.all_reduce(torch.tensor([float(rank)]), "min").item() == 0
+    # Several sums on their way at once, asked for in another order than they were begun, with other exchanges in between.
+    begun = [engine.sum_later(torch.tensor([float(rank), float(i)])) for i in range(3)]
+    engine.all_reduce(torch.ones(1))
+    assert [begun[i]() for i in (2, 0, 1)] == [[size * (size - 1) / 2, size * i] for i in (2.0, 0.0, 1.0)]
     assert engine.broadcast(torch.full((3,), float(rank))).tolist() == [0.0] * 3
     assert engine.all_gather_object({"rank": rank, "pad": "x" * rank}) == [{"rank": r, "pad": "x" * r} for r in range(size)]
     assert engine.broadcast_object([rank]) == [0]

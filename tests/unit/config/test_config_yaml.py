@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,25 +54,33 @@ def test_everything_else_stays_as_typed(text: str) -> None:
     assert scalar(text) == text
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz_ é-", max_size=6), inner, max_size=4),
-    max_leaves=20,
-)
+def json_values(text: Callable[[str], bool]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20).filter(text),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz_ é-", max_size=6), inner, max_size=4)
+        ),
+        max_leaves=20,
+    )
 
 
-@given(JSON)
+@given(json_values(lambda _: True))
 def test_json_means_the_same(value: Any) -> None:
     document = parse(json.dumps(value), "x")
     assert document.problems == []
     assert json.dumps(document.data) == json.dumps(value)
 
 
-@given(JSON)
+def same_in_both_versions(text: str) -> bool:
+    """PyYAML leaves a text like 0E0 bare: a number in YAML 1.2, but not in 1.1."""
+    return isinstance(scalar(text), str) or yaml.safe_dump(text)[0] in "'\""
+
+
+@given(json_values(same_in_both_versions))
 def test_what_pyyaml_writes_is_read_back(value: Any) -> None:
     document = parse(yaml.safe_dump(value), "x")
     # PyYAML names equal objects with anchors; it is the reader's business to refuse them.

@@ -187,6 +187,41 @@ def test_the_epoch_reaches_a_dataset_in_memory() -> None:
     assert [batch.tensors[1].item() for batch in batches] == [0, 0, 1, 1]
 
 
+class Counted(ArrayDataset):
+    """Counts its gathers."""
+
+    rowwise: bool = False
+    gathers = 0
+
+    def gather(self, ids: Any, epoch: int = 0) -> tuple[torch.Tensor, ...]:
+        self.gathers += 1
+        return (*super().gather(ids), torch.full((len(ids),), epoch))
+
+
+@pytest.mark.parametrize("per_rank_max", [None, 3])
+def test_small_requests_gathered_together_are_the_same(per_rank_max: int | None) -> None:
+    def delivered(rowwise: bool) -> tuple[list[list[list[int]]], int]:
+        data = Counted(torch.arange(50) * 10)
+        data.rowwise = rowwise
+        loader = Loader(
+            data, GlobalShuffle(50, 7), rank=1, size=2, batch_size=16, stop_samples=150, per_rank_max=per_rank_max
+        )
+        found = [[t.tolist() for t in micro.tensors] for batch in loader for micro in batch]
+        return found, data.gathers
+
+    (together, few), (alone, many) = delivered(True), delivered(False)
+    assert together == alone
+    assert {epoch for _, epochs in together for epoch in epochs} == {0, 1, 2}
+    assert few < many == len(alone)
+
+
+def test_a_large_request_is_gathered_alone() -> None:
+    data = Counted(torch.zeros(40, 1 << 17))
+    data.rowwise = True
+    list(Loader(data, Sequential(40), rank=0, size=1, batch_size=4, stop_samples=40))
+    assert data.gathers == 10
+
+
 def test_the_epoch_reaches_a_dataset_of_samples() -> None:
     batches = Loader(EpochAware(3), Sequential(3), rank=0, size=1, batch_size=3, stop_samples=6)
     values = [batch.tensors[0][:, 0].tolist() for batch in batches]

@@ -136,6 +136,8 @@ def test_the_scale_of_the_loss_does_not_matter(make_run) -> None:  # type: ignor
 def test_the_watch_names_the_update() -> None:
     watch = GradientWatch()
     watch.check()
+    with pytest.raises(ValueError, match="no gradient norm"):
+        watch.begin_check()
     for step, norm in enumerate([1.0, float("inf"), 2.0], start=7):
         watch.note(step, torch.tensor(norm))
     with pytest.raises(DivergedError, match="update 8 is inf"):
