@@ -104,6 +104,33 @@ class Penalty(Section):
         return self
 
 
+class UncertaintyBalance(Section):
+    """Weights of several losses from learned variances (Kendall, Gal and Cipolla 2018, arXiv:1705.07115)."""
+
+    kind: Literal["uncertainty"]
+    lr: Rate = Field(
+        0.01, description="Of Adam, which learns the log variances; the network's schedule leaves it alone."
+    )
+
+
+class GradNormBalance(Section):
+    """Weights that make the gradients of several losses equally large in a layer they share (GradNorm, Chen et al. 2018,
+    arXiv:1711.02257)."""
+
+    kind: Literal["gradnorm"]
+    parameters: Annotated[list[str], Field(min_length=1)] = Field(
+        description="Names, or patterns such as 'body.6.*', of the shared layer's parameters: the paper takes the last one."
+    )
+    alpha: Decay = Field(1.5, description="How much losses that lag behind are pulled.")
+    lr: Rate = Field(0.025, description="Step of the weights.")
+
+
+Balance = Annotated[
+    Annotated[UncertaintyBalance, Tag("uncertainty")] | Annotated[GradNormBalance, Tag("gradnorm")],
+    Discriminator(by_kind),
+]
+
+
 class Loss(Section):
     """What is minimised."""
 
@@ -111,7 +138,15 @@ class Loss(Section):
     mixup: Decay = Field(0.0, description="alpha of mixup's Beta distribution; 0: off. Image classification only.")
     cutmix: Decay = Field(0.0, description="alpha of cutmix's Beta distribution; 0: off. Image classification only.")
     weights: dict[str, float] | None = Field(None, description="Of the losses, for tasks that have several.")
+    balance: Balance | None = Field(None, description="Learn the weights instead, for tasks that have several losses.")
     penalties: list[Penalty] = Field(default_factory=list, description="On selected parameters.")
+
+    @field_validator("balance")
+    @classmethod
+    def _weights_or_balance(cls, balance: Balance | None, info: ValidationInfo) -> Balance | None:
+        if balance is not None and info.data.get("weights") is not None:
+            raise ValueError("leave out either weights, which are fixed, or balance, which learns them")
+        return balance
 
 
 class Ema(Section):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class UncertaintyWeights(nn.Module):
-    """``sum_i exp(-s_i) L_i + s_i / 2 * ...``: weights from learned variances (Kendall, Gal and Cipolla 2018,
+    """``sum_i exp(-s_i) L_i + s_i / 2``: weights from learned variances (Kendall, Gal and Cipolla 2018,
     arXiv:1705.07115).
 
     With ``s_i = log sigma_i^2``, a regression loss (half the squared error, as a Gaussian likelihood has it) counts as
@@ -39,37 +39,61 @@ class GradNormWeights:
     (GradNorm, Chen et al. 2018, arXiv:1711.02257, algorithm 1).
 
     With ``G_i = ||grad_W w_i L_i||``, mean ``G``, ``r_i`` the loss relative to its first value over the mean of these, the
-    weights take a step down the gradient of ``sum |G_i - G r_i^alpha|`` and are scaled to sum to the number of losses.
+    weights take a step down the gradient of ``sum |G_i - G r_i^alpha|`` (eq. 2, the targets taken as constant) and are
+    scaled to sum to the number of losses.
+    Beyond the paper: weights stay above 1e-6, and where a norm is not finite (an overflow in fp16) they stay as they are.
+    Losses must be positive. Nothing waits for the device.
 
     Args:
         names: of the losses.
         alpha: how much lagging losses are pulled (the paper: 0.12 to 1.5).
         lr: step of the weights.
+
+    Attributes:
+        values: the weights in the order of ``names``, (k,) float64; on the device of the losses after the first update.
     """
 
     def __init__(self, names: Sequence[str], *, alpha: float = 1.5, lr: float = 0.025) -> None:
         self.names, self.alpha, self.lr = tuple(names), alpha, lr
-        self.weights = dict.fromkeys(self.names, 1.0)
-        self._first: dict[str, float] | None = None
+        self.values = torch.ones(len(self.names), dtype=torch.float64)
+        self._first: Tensor | None = None
 
-    def update(self, losses: Mapping[str, float], gradient_norms: Mapping[str, float]) -> dict[str, float]:
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights by name, scalars."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    def update(
+        self, losses: Mapping[str, Tensor | float], gradient_norms: Mapping[str, Tensor | float]
+    ) -> dict[str, Tensor]:
         """Take one step and return the new weights.
 
         Args:
             losses: mean losses of this update, over the global batch.
             gradient_norms: norms of the gradients of the *unweighted* losses with respect to the shared layer.
         """
+        now, norms = self._vector(losses), self._vector(gradient_norms)
         if self._first is None:
-            self._first = dict(losses)
-        count = len(self.names)
-        sizes = {n: self.weights[n] * gradient_norms[n] for n in self.names}
-        mean = sum(sizes.values()) / count
-        ratios = {n: losses[n] / self._first[n] for n in self.names}
-        average = sum(ratios.values()) / count
-        for n in self.names:
-            target = mean * (ratios[n] / average) ** self.alpha
-            sign = (sizes[n] > target) - (sizes[n] < target)
-            self.weights[n] = max(self.weights[n] - self.lr * sign * gradient_norms[n], 1e-6)
-        total = sum(self.weights.values())
-        self.weights = {n: w * count / total for n, w in self.weights.items()}
-        return dict(self.weights)
+            self._first = now.clone()
+        before, first = self.values.to(now), self._first.to(now)
+        sizes, ratios = before * norms, now / first
+        target = sizes.mean() * (ratios / ratios.mean()) ** self.alpha
+        weights = (before - self.lr * torch.sign(sizes - target) * norms).clamp_min(1e-6)
+        weights = weights * len(self.names) / weights.sum()
+        self.values = torch.where(torch.isfinite(norms).all(), weights, before)
+        return self.weights
+
+    def _vector(self, values: Mapping[str, Tensor | float]) -> Tensor:
+        if set(values) != set(self.names):
+            raise ValueError(f"GradNormWeights: got losses {sorted(values)}; expected {sorted(self.names)}")
+        return torch.stack([torch.as_tensor(values[name], dtype=torch.float64) for name in self.names]).detach()
+
+    def state_dict(self) -> dict[str, list[float] | None]:
+        """The weights and the first losses, in the order of ``names``."""
+        return {"weights": self.values.tolist(), "first": None if self._first is None else self._first.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float] | None]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.values = torch.tensor(state["weights"], dtype=torch.float64)
+        first = state["first"]
+        self._first = None if first is None else torch.tensor(first, dtype=torch.float64)

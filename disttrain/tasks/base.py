@@ -55,7 +55,7 @@ class Task(ABC):
     @abstractmethod
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Losses:
         """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned; or several such by
-        name, whose sum, weighted by the recipe's ``loss.weights``, is minimised.
+        name, whose sum, weighted by the recipe's ``loss.weights`` or ``loss.balance``, is minimised.
 
         Do not take the mean: the losses are summed and divided by the items of the whole global batch.
         """

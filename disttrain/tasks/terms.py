@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,4 +29,17 @@ def combine(losses: Losses, weights: Mapping[str, float] | None) -> Tensor:
         raise InputError(
             f"loss.weights has {', '.join(sorted(weights)) or 'nothing'}; this task's losses are {', '.join(sorted(losses))}"
         )
-    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum(0)
+    names = list(losses)
+    terms = stacked(losses, names)
+    return weighted(terms, torch.tensor([weights[name] for name in names], dtype=torch.float64))
+
+
+def stacked(losses: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """``(k, ...)``: the losses in the order of ``names``, in float32 at least."""
+    terms = torch.stack([losses[name] for name in names])
+    return terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
+
+
+def weighted(terms: Tensor, weights: Tensor) -> Tensor:
+    """The sum of ``terms`` ``(k, ...)``, each times its of the ``weights`` ``(k,)``."""
+    return (terms * weights.to(terms).view(-1, *[1] * (terms.dim() - 1))).sum(0)

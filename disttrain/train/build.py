@@ -23,6 +23,7 @@ from disttrain.models.build import build_model, is_ours
 from disttrain.precision import PRECISIONS
 from disttrain.tasks.base import Task
 from disttrain.train.averaging import make_average
+from disttrain.train.balance import make_balance
 from disttrain.train.batch_norm import RunningStatistics, convert_batch_norm
 from disttrain.train.facts import facts
 from disttrain.train.methods import make_methods
@@ -64,7 +65,9 @@ def build(recipe: Recipe, engine: Engine, checkpoint: Checkpoint | None = None) 
     elif recipe.start_from is not None:
         on_main(engine, lambda: start_from(model, Path(recipe.start_from or "")))
     ours = recipe.model is None or is_ours(recipe.model.name)
-    static_graph = task.static_graph and ours
+    # GradNorm's own passes through the graph are not those that DDP learns the graph from.
+    gradnorm = recipe.loss.balance is not None and recipe.loss.balance.kind == "gradnorm"
+    static_graph = task.static_graph and ours and not gradnorm
     model = engine.prepare(model.train(), static_graph=static_graph, exchange=make_exchange(recipe))
     bare = engine.unwrap(model)
     seed_rank(recipe.seed, engine.world.rank)
@@ -84,6 +87,7 @@ def build(recipe: Recipe, engine: Engine, checkpoint: Checkpoint | None = None) 
         optimizer,
         precision,
         Progress(),
+        balance=everyone(engine, lambda: make_balance(recipe, engine, precision, bare)),
         methods=everyone(engine, lambda: make_methods(recipe, bare)),
         statistics=RunningStatistics(bare, engine, plan.ghost_size),
         average=make_average(recipe, plan, [p for p in bare.parameters() if p.requires_grad]),

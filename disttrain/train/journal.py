@@ -62,6 +62,7 @@ class Journal:
         run = self._run
         loss = run.engine.sum_later(result.loss().view(1))
         grad_norm = self._watch.begin_check()
+        terms = run.balance.report()
         record = {
             **where(run),
             "loss": None,
@@ -73,7 +74,7 @@ class Journal:
 
         def write() -> None:
             norm = grad_norm()
-            self._sink.log(record | {"loss": loss()[0], "grad_norm": norm})
+            self._sink.log(record | {"loss": loss()[0], "grad_norm": norm} | terms())
 
         return write
 

@@ -46,6 +46,10 @@ class NoiseMeter:
         self.measuring = number % self._every == 0
         self._squares = []
 
+    def begin_micro_batch(self) -> None:
+        """Right before the backward of a micro-batch: what the hooks saw earlier was no part of it."""
+        self._square = None
+
     def end_micro_batch(self, samples: int, factor: float) -> None:
         """After the backward of a micro-batch.
 
@@ -55,7 +59,6 @@ class NoiseMeter:
         """
         if self.measuring and self._square is not None:
             self._squares.append((self._square, samples, factor))
-        self._square = None
 
     def end_update(self, batch: Batch) -> None:
         """After the reduction, when gradients are those of the mean loss over the global batch, and before anything changes

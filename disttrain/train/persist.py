@@ -22,6 +22,7 @@ def save(run: Run, run_dir: Path) -> None:
     engine = run.engine
     if run.noise is not None:
         run.progress.noise_scale = run.noise.estimate.state_dict()
+    run.progress.balance = run.balance.state_dict()
     rng = engine.all_gather_object(capture_rng(engine.world.device))
     settings = run.recipe.checkpoint
 
@@ -77,6 +78,7 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
     run.progress = Progress.from_dict(state["progress"])
     if run.noise is not None and run.progress.noise_scale is not None:
         run.noise.estimate.load_state_dict(run.progress.noise_scale)
+    run.balance.load_state_dict(run.progress.balance)
     run.precision.load_state_dict(state["precision"])
     same_device = ("cuda" in rng[0]) == (engine.world.device.type == "cuda")
     if len(rng) == engine.world.size and same_device:

@@ -15,6 +15,7 @@ from disttrain.engine.base import Engine
 from disttrain.precision import Precision
 from disttrain.tasks.base import Task
 from disttrain.train.averaging import Average
+from disttrain.train.balance import Balance
 from disttrain.train.batch_norm import RunningStatistics
 from disttrain.train.methods import Methods
 from disttrain.train.noise_meter import NoiseMeter
@@ -34,6 +35,7 @@ class Progress:
         seconds: time spent training, over all restarts.
         scheduled: samples as the schedule counts them: those seen, but under AdaScale.
         noise_scale: the running estimate, where it is measured.
+        balance: what the weights of several losses have learned, where they learn.
     """
 
     position: Position = field(default_factory=Position)
@@ -45,6 +47,7 @@ class Progress:
     seconds: float = 0.0
     scheduled: float = 0.0
     noise_scale: dict[str, Any] | None = None
+    balance: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -57,6 +60,7 @@ class Progress:
             "seconds": self.seconds,
             "scheduled": self.scheduled,
             "noise_scale": self.noise_scale,
+            "balance": self.balance,
         }
 
     @staticmethod
@@ -71,6 +75,7 @@ class Run:
     Attributes:
         model: what :meth:`Engine.prepare` returned; ``engine.unwrap`` gives the task's own module.
         params: the parameters that are trained.
+        balance: makes one loss out of several.
         methods: what happens to losses and gradients on their way to the optimizer.
         statistics: keeps batch norm's running statistics.
         average: of the weights.
@@ -86,6 +91,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     precision: Precision
     progress: Progress
+    balance: Balance
     methods: Methods
     statistics: RunningStatistics
     average: Average

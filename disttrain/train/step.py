@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.data.batch import Batch
-from disttrain.tasks.terms import combine
 from disttrain.train.state import Run
 
 
@@ -48,6 +47,7 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     for param in run.params:
         param.grad = None
     run.statistics.begin_update()
+    run.balance.begin_update()
     if run.noise is not None:
         run.noise.begin_update(number)
     parts = accumulate(run, batch)
@@ -62,6 +62,7 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
         change(run.params, number)
     applied = run.precision.step(run.optimizer)
     if applied:
+        run.balance.end_update()
         run.statistics.end_update(batch)
         run.average.update(batch.size)
     return Update(parts, grad_norm, applied)
@@ -86,7 +87,10 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
         with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight):
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
-                losses = combine(run.task.losses(run.model, inputs), run.recipe.loss.weights)
+                terms = run.task.losses(run.model, inputs)
+            losses = run.balance.combine(terms, micro.weight / items)
+            if run.noise is not None:
+                run.noise.begin_micro_batch()
             weighted = losses if weights is None else weigh(losses, weights[i])
             run.engine.backward(run.precision.scale(weighted), scale=micro.weight / items)
         if run.noise is not None and run.noise.measuring and micro.weight:

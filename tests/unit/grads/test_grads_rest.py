@@ -78,10 +78,18 @@ def test_gradnorm_pulls_gradients_together() -> None:
     balance = grads.GradNormWeights(["easy", "hard"], alpha=0.0, lr=0.01)
     for _ in range(2000):
         weights = balance.update({"easy": 1.0, "hard": 1.0}, {"easy": 4.0, "hard": 1.0})
-    assert weights["easy"] * 4.0 == pytest.approx(weights["hard"] * 1.0, rel=0.1)
-    assert sum(weights.values()) == pytest.approx(2.0)
+    assert float(weights["easy"]) * 4.0 == pytest.approx(float(weights["hard"]), rel=0.1)
+    assert float(sum(weights.values())) == pytest.approx(2.0)
     lagging = grads.GradNormWeights(["a", "b"], alpha=1.0, lr=0.01)
     lagging.update({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
     for _ in range(100):
         weights = lagging.update({"a": 0.2, "b": 0.9}, {"a": 1.0, "b": 1.0})
     assert weights["b"] > weights["a"]
+    kept = dict(weights)
+    assert lagging.update({"a": 0.2, "b": 0.9}, {"a": math.inf, "b": 1.0}) == kept
+    again = grads.GradNormWeights(["a", "b"], alpha=1.0, lr=0.01)
+    again.load_state_dict(lagging.state_dict())
+    step = {"a": 0.3, "b": 0.8}, {"a": 2.0, "b": 1.0}
+    assert again.update(*step) == lagging.update(*step)
+    with pytest.raises(ValueError, match=r"got losses \['a'\]; expected \['a', 'b'\]"):
+        lagging.update({"a": 1.0}, {"a": 1.0})
