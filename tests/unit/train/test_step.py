@@ -133,6 +133,29 @@ def test_the_scale_of_the_loss_does_not_matter(make_run) -> None:  # type: ignor
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-4)
 
 
+OPTIMIZERS = ["sgd", "adamw", "lars", "lamb", "novograd"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_overflow_in_the_very_first_step_leaves_nothing_behind(make_run, name: str) -> None:  # type: ignore[no-untyped-def]
+    """torch's fused SGD would leave momentum buffers that were never written."""
+    found = []
+    for scale in (2.0**4, 2.0**40):
+        run = make_run("precision=fp16", f"optimizer.name={name}", "optimizer.lr=0.01", "model.hidden=[20]")
+        run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        sizes = [p.shape for p in run.params]
+        batch = next(iter(make_loader(run)))
+        overflows = 0
+        for _ in range(3):
+            junk = [torch.full(size, 1e30) for size in sizes for _ in range(20)]
+            del junk  # so that fresh memory is not zero by chance
+            while not update(run, batch, 0.01).applied:
+                overflows += 1
+        assert (overflows > 0) == (scale > 2.0**20)
+        found.append(torch.cat([p.detach().flatten() for p in run.params]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-3)
+
+
 def test_the_watch_names_the_update() -> None:
     watch = GradientWatch()
     watch.check()
