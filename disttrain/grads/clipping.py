@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
-    """The gradients there are."""
+    """``p.grad`` of every parameter that has one, in order."""
     return [p.grad for p in params if p.grad is not None]
 
 
@@ -38,7 +38,11 @@ def clip_norm(params: Sequence[nn.Parameter], max_norm: float) -> Tensor:
 
 
 def clip_value(params: Sequence[nn.Parameter], max_value: float) -> Tensor:
-    """Every element into ``[-max_value, max_value]``."""
+    """``g = min(max(g, -max_value), max_value)`` for every element, in place, as ``torch.nn.utils.clip_grad_value_``.
+
+    Returns:
+        The global norm before clipping, a scalar on the device.
+    """
     norm, found = global_norm(params), gradients(params)
     if found:
         torch._foreach_clamp_max_(found, max_value)

@@ -34,21 +34,30 @@ class GatedFeedForward(nn.Module):
 
 
 class SwiGLU(GatedFeedForward):
-    """:class:`GatedFeedForward` with ``x * sigmoid(x)``."""
+    """``down(silu(gate(x)) * up(x))`` with ``silu(x) = x sigmoid(x)``: ``FFN_SwiGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
+
+    Arguments and shapes are those of :class:`GatedFeedForward`.
+    """
 
     def activation(self, x: Tensor) -> Tensor:
         return F.silu(x)
 
 
 class GEGLU(GatedFeedForward):
-    """:class:`GatedFeedForward` with GELU."""
+    """``down(gelu(gate(x)) * up(x))`` with the exact GELU: ``FFN_GEGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
+
+    Arguments and shapes are those of :class:`GatedFeedForward`.
+    """
 
     def activation(self, x: Tensor) -> Tensor:
         return F.gelu(x)
 
 
 class ReGLU(GatedFeedForward):
-    """:class:`GatedFeedForward` with ReLU."""
+    """``down(max(gate(x), 0) * up(x))``: ``FFN_ReGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
+
+    Arguments and shapes are those of :class:`GatedFeedForward`.
+    """
 
     def activation(self, x: Tensor) -> Tensor:
         return F.relu(x)

@@ -26,7 +26,7 @@ from disttrain.nn.ghost_norm import GhostBatchNorm, GhostStatistics
 
 
 def ghost_layers(model: nn.Module) -> list[GhostBatchNorm]:
-    """The ghost batch norm layers that keep running statistics."""
+    """The ghost batch norm layers of ``model`` that keep running statistics, in the order of ``model.modules()``."""
     return [m for m in model.modules() if isinstance(m, GhostBatchNorm) and m.running_mean is not None]
 
 
