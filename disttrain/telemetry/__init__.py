@@ -8,7 +8,7 @@ Everything a run reports is a *record*, a plain dictionary of numbers and text. 
   (the ids of an update) is for programs and not printed; the event ``summary`` ends a run.
 
 ``samples`` counts training samples since the start of the run, ``accuracy`` is a fraction of 1, and times are in
-seconds. Any kind may have more keys.
+seconds. Any kind may have more keys, and a value may be numbers by name (of each layer, of each loss).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoardSink:
-    """Writes every number of a record as ``train/NAME`` or ``SPLIT/NAME`` over the step. Events are not written."""
+    """Writes every number of a record as ``train/NAME`` or ``SPLIT/NAME`` over the step, and numbers by name within it as
+    ``train/NAME/KEY``. Events are not written."""
 
     def __init__(self, writer: SummaryWriter) -> None:
         self._writer = writer
@@ -29,12 +30,19 @@ class TensorBoardSink:
         if "event" in record or not isinstance(step, int):
             return
         group = record.get("split", "train")
-        for name, value in record.items():
-            if name not in ("step", "samples") and isinstance(value, int | float) and not isinstance(value, bool):
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+        for name, value in _numbers({k: v for k, v in record.items() if k not in ("step", "samples")}):
+            self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _numbers(record: Mapping[str, object]) -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{key}", inner) for key, inner in _numbers(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value
 
 
 def tensorboard_sink(directory: Path, resumed_at: int | None = None) -> Sink:

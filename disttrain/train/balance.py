@@ -1,14 +1,8 @@
-"""How a run makes one loss out of several: by fixed weights, or by weights it learns from the whole global batch.
-
-What is learned is learned from means and gradients over the global batch, summed over ranks and micro-batches, so the
-weights are the same on every rank and do not depend on how many there are. They are no parameters of the model: their
-optimizer is their own, so that trust ratios, weight decay and warmup leave them alone, and the model's checkpoint is the model's.
-"""
+"""How a run makes one loss out of several: by fixed weights, or by weights it learns."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,23 +10,26 @@ from torch import Tensor, nn
 
 from disttrain.config import Recipe
 from disttrain.engine.base import Engine
-from disttrain.engine.later import later
-from disttrain.errors import CheckpointError, InputError
-from disttrain.grads import GradNormWeights, UncertaintyWeights, select
+from disttrain.errors import InputError
+from disttrain.grads import select
 from disttrain.precision import Precision
-from disttrain.tasks.terms import Losses, combine, stacked, weighted
-
-Report = Callable[[], dict[str, Any]]
+from disttrain.tasks.terms import Losses, stacked, totals, weighted
+from disttrain.train.learned import BalancedGradients, LearnedUncertainty, LearnedWeights, Report
 
 
 class FixedWeights:
-    """The recipe's ``loss.weights``, or a single loss as it is. Nothing is learned."""
+    """The recipe's ``loss.weights`` (1 where it has none), or a single loss as it is. Nothing is learned."""
 
-    def __init__(self, weights: dict[str, float] | None) -> None:
+    def __init__(self, engine: Engine, weights: Mapping[str, float] | None) -> None:
+        self._engine = engine
         self._weights = weights
+        self._names: tuple[str, ...] = ()
+        self._vector = torch.zeros(0)
+        self._sums: Tensor | None = None
 
     def begin_update(self) -> None:
         """Before the micro-batches of an update."""
+        self._sums = None
 
     def combine(self, losses: Losses, share: float) -> Tensor:
         """One loss for each item of a micro-batch.
@@ -43,14 +40,36 @@ class FixedWeights:
         Raises:
             InputError: the weights are not those of this task's losses.
         """
-        return combine(losses, self._weights)
+        if isinstance(losses, Tensor):
+            if self._weights is not None:
+                raise InputError("loss.weights: this task has a single loss; leave them out").on_all_ranks()
+            return losses
+        names = tuple(sorted(losses))
+        if names != self._names:
+            self._begin(names)
+        terms = stacked(losses, names)
+        sums = totals(terms) * share
+        self._sums = sums if self._sums is None else self._sums + sums
+        return weighted(terms, self._vector)
+
+    def _begin(self, names: tuple[str, ...]) -> None:
+        weights = dict.fromkeys(names, 1.0) if self._weights is None else self._weights
+        if weights.keys() != set(names):
+            raise InputError(
+                f"loss.weights has {', '.join(sorted(weights)) or 'nothing'}; this task's losses are {', '.join(names)}"
+            ).on_all_ranks()
+        self._names = names
+        self._vector = torch.tensor([weights[n] for n in names], dtype=torch.float64, device=self._engine.world.device)
 
     def end_update(self) -> None:
         """After an update that was applied."""
 
     def report(self) -> Report:
-        """What a training line says of the last update, once it is asked for."""
-        return dict
+        """What a training line says of the last update, once it is asked for: the mean of each loss, where there are several."""
+        if self._sums is None:
+            return dict
+        numbers = self._engine.sum_later(self._sums.clone())
+        return lambda: {"losses": dict(zip(self._names, numbers(), strict=True))}
 
     def state_dict(self) -> dict[str, Any] | None:
         """Plain numbers for a checkpoint; None: nothing changes."""
@@ -58,183 +77,6 @@ class FixedWeights:
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Restore what :meth:`state_dict` returned."""
-
-
-class LearnedWeights(ABC):
-    """What both ways of learning share; the methods are those of :class:`FixedWeights`."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._device = engine.world.device
-        self.names: tuple[str, ...] = ()  # known from the first losses on
-        self._sums: Tensor | None = None
-        self._means: Tensor | None = None
-
-    def begin_update(self) -> None:
-        self._sums = None
-
-    def combine(self, losses: Losses, share: float) -> Tensor:
-        if isinstance(losses, Tensor):
-            raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
-        names = tuple(sorted(losses))
-        if not self.names:
-            self.names = names
-            self._begin()
-        if names != self.names:
-            raise InputError(f"loss.balance: the losses were {', '.join(self.names)} and are now {', '.join(names)}")
-        terms = stacked(losses, names)
-        sums = terms.detach().double().flatten(1).sum(1) * share
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._see(terms, share)
-        return weighted(terms, self.weights())
-
-    def end_update(self) -> None:
-        if self._sums is not None:
-            self._means = self._engine.all_reduce(self._sums)
-            self._learn(self._means)
-            self._sums = None
-
-    def report(self) -> Report:
-        if self._means is None:
-            return dict
-        numbers = later(torch.cat([self._means, self.weights().to(self._means)]))
-
-        def found() -> dict[str, Any]:
-            values, k = numbers(), len(self.names)
-            return {
-                "losses": dict(zip(self.names, values[:k], strict=True)),
-                "loss_weights": dict(zip(self.names, values[k:], strict=True)),
-            }
-
-        return found
-
-    def state_dict(self) -> dict[str, Any] | None:
-        return {"names": list(self.names), **self._state()} if self.names else None
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        if state is None:
-            return
-        self.names = tuple(state["names"])
-        self._begin()
-        try:
-            self._load(state)
-        except KeyError as error:
-            raise CheckpointError(
-                f"the weights of the losses were learned in another way: {error} is missing"
-            ) from None
-
-    @abstractmethod
-    def weights(self) -> Tensor:
-        """(k,) in the order of ``names``."""
-
-    @abstractmethod
-    def _begin(self) -> None: ...
-
-    @abstractmethod
-    def _learn(self, means: Tensor) -> None: ...
-
-    def _see(self, terms: Tensor, share: float) -> None:
-        return
-
-    @abstractmethod
-    def _state(self) -> dict[str, Any]: ...
-
-    @abstractmethod
-    def _load(self, state: dict[str, Any]) -> None: ...
-
-
-class LearnedUncertainty(LearnedWeights):
-    """:class:`disttrain.grads.UncertaintyWeights`, its log variances learned by Adam. The paper learns them with the network's
-    optimizer."""
-
-    def __init__(self, engine: Engine, lr: float) -> None:
-        super().__init__(engine)
-        self._lr = lr
-
-    def _begin(self) -> None:
-        self._module = UncertaintyWeights(self.names).to(self._device, torch.float64)
-        self._adam = torch.optim.Adam(self._module.parameters(), lr=self._lr)
-
-    def weights(self) -> Tensor:
-        return torch.exp(-self._module.log_variances.detach())
-
-    def _learn(self, means: Tensor) -> None:
-        self._adam.zero_grad()
-        self._module(dict(zip(self.names, means, strict=True))).backward()
-        self._adam.step()
-
-    def _state(self) -> dict[str, Any]:
-        moments = self._adam.state[self._module.log_variances]
-        return {
-            "log_variances": self._module.log_variances.tolist(),
-            "adam": {name: value.tolist() for name, value in moments.items()},
-        }
-
-    def _load(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            self._module.log_variances.copy_(torch.tensor(state["log_variances"], dtype=torch.float64))
-        moments = self._adam.state[self._module.log_variances]
-        for name, value in state["adam"].items():
-            if isinstance(value, list):
-                moments[name] = torch.tensor(value, dtype=torch.float64, device=self._device)
-            else:  # Adam counts its steps on the CPU in float32
-                moments[name] = torch.tensor(value)
-
-
-class BalancedGradients(LearnedWeights):
-    """:class:`disttrain.grads.GradNormWeights` on the gradients of the global batch: one more backward pass for each
-    loss, through what lies between it and the shared layer.
-
-    Args:
-        shared: the parameters of the shared layer.
-    """
-
-    def __init__(
-        self, engine: Engine, precision: Precision, shared: Sequence[nn.Parameter], *, alpha: float, lr: float
-    ) -> None:
-        super().__init__(engine)
-        self._precision = precision
-        self._shared = list(shared)
-        self._alpha, self._lr = alpha, lr
-        self._gradients: Tensor | None = None
-        self._loss_scale = 1.0
-
-    def begin_update(self) -> None:
-        super().begin_update()
-        self._gradients = None
-        self._loss_scale = self._precision.loss_scale  # fp16 has another one once the update is over
-
-    def _begin(self) -> None:
-        self._gradnorm = GradNormWeights(self.names, alpha=self._alpha, lr=self._lr)
-
-    def weights(self) -> Tensor:
-        return self._gradnorm.values
-
-    def _see(self, terms: Tensor, share: float) -> None:
-        rows = []
-        for term in terms:
-            gradient = torch.autograd.grad(
-                self._precision.scale(term.sum() * share),
-                self._shared,
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            rows.append(torch.cat([part.double().flatten() for part in gradient]))
-        rows_now = torch.stack(rows)
-        self._gradients = rows_now if self._gradients is None else self._gradients + rows_now
-
-    def _learn(self, means: Tensor) -> None:
-        assert self._gradients is not None
-        gradients = self._engine.all_reduce(self._gradients)
-        norms = gradients.norm(dim=1) / self._loss_scale
-        self._gradnorm.update(dict(zip(self.names, means, strict=True)), dict(zip(self.names, norms, strict=True)))
-
-    def _state(self) -> dict[str, Any]:
-        return dict(self._gradnorm.state_dict())
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self._gradnorm.load_state_dict(state)
 
 
 Balance = FixedWeights | LearnedWeights
@@ -251,7 +93,7 @@ def make_balance(recipe: Recipe, engine: Engine, precision: Precision, model: nn
     """
     balance = recipe.loss.balance
     if balance is None:
-        return FixedWeights(recipe.loss.weights)
+        return FixedWeights(engine, recipe.loss.weights)
     if balance.kind == "uncertainty":
         return LearnedUncertainty(engine, balance.lr)
     try:

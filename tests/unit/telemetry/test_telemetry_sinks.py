@@ -60,7 +60,13 @@ def read_scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_files_read_back(tmp_path: Path) -> None:
     accumulator()
     sink = tensorboard_sink(tmp_path / "tensorboard")
-    for record in (training(1), training(2, noise_scale=3), EVALUATION, SUMMARY, {"event": "note", "step": 2, "x": 1}):
+    for record in (
+        training(1),
+        training(2, noise_scale=3, losses={"a": 0.5}),
+        EVALUATION,
+        SUMMARY,
+        {"event": "note", "step": 2, "x": 1},
+    ):
         sink.log(record)
     sink.close()
     sink.close()
@@ -71,6 +77,7 @@ def test_tensorboard_files_read_back(tmp_path: Path) -> None:
         "train/grad_norm": [(1, 1.5), (2, 1.5)],
         "train/samples_per_second": [(1, pytest.approx(12_345.6)), (2, pytest.approx(12_345.6))],
         "train/noise_scale": [(2, 3.0)],
+        "train/losses/a": [(2, 0.5)],
         "test/epoch": [(200, 2.0)],
         "test/loss": [(200, pytest.approx(0.25408))],
         "test/accuracy": [(200, pytest.approx(0.91234))],

@@ -155,5 +155,7 @@ def test_fixed_weights(make_run) -> None:  # type: ignore[no-untyped-def]
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     result = update(run, batch, LR)
     assert float(result.loss()) == pytest.approx(loss.item(), rel=1e-12)
+    means = terms(model, images.double(), labels).tolist()
+    assert run.balance.report()()["losses"] == pytest.approx(dict(zip(NAMES, means, strict=True)), rel=1e-12)
     for p, before, g in zip(run.model.parameters(), model.parameters(), gradients, strict=True):
         torch.testing.assert_close(p, before - LR * g, rtol=1e-10, atol=1e-13)
