@@ -110,8 +110,10 @@ class FP16(Precision):
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        # GradScaler does not tell whether it took the step, and a fused optimizer's step is called either way and skips
-        # inside. The scale tells in both cases: it shrinks exactly when the update was skipped.
+        # GradScaler calls a fused optimizer's step after an overflow too and leaves the skipping to it. torch's SGD (2.13) then
+        # makes momentum buffers without contents, and goes on with whatever lay in that memory. So GradScaler skips.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        # It does not tell whether it took the step, but the scale shrinks exactly when it did not.
         before = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()

