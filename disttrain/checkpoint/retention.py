@@ -78,6 +78,7 @@ def delete_tree(path: Path) -> None:
 
 
 def _is_sound(path: Path) -> bool:
+    """Whether it counts among those kept. What is wrong with one that does not is said when somebody loads it."""
     try:
         read_manifest(path)
     except CheckpointError:

@@ -33,8 +33,9 @@ def fail_rank(error: BaseException, engine: Engine) -> NoReturn:
     """
     rank, lost_peer = engine.world.rank, engine.lost_peer(error)
     if lost_peer:
+        time.sleep(0.4)  # horovodrun passes each rank's text on by a thread of its own: let the first error come first
         say(f"rank {rank} stopped {engine.phase}: another rank went away first")
-        time.sleep(1.0)  # launchers report who exited first: let that be the rank that failed first
+        time.sleep(0.6)  # launchers report who exited first: let that be the rank that failed first
     elif isinstance(error, DisttrainError):
         if not error.everywhere or rank == 0:
             say(str(error) if error.everywhere else f"rank {rank} failed {engine.phase}: {error}")
@@ -55,8 +56,8 @@ def say(message: str) -> None:
     try:
         sys.stderr.write(f"disttrain: {message.rstrip()}\n")
         sys.stderr.flush()
-    except OSError:
-        pass
+    except (OSError, ValueError, AttributeError):
+        pass  # the pipe, the file or the whole stream is gone: the exit code says what can still be said
 
 
 def _speaks() -> bool:

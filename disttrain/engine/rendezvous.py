@@ -86,7 +86,7 @@ def _routable_address() -> str:
         try:
             probe.connect(("192.0.2.1", 9))  # TEST-NET-1: never assigned
             return str(probe.getsockname()[0])
-        except OSError:
+        except OSError:  # no default route, as on an isolated machine
             return socket.gethostbyname(socket.gethostname())
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from disttrain.errors import InputError
-from disttrain.nn import GEGLU, ReGLU, SwiGLU, initialise
+from disttrain.nn import GEGLU, GatedFeedForward, ReGLU, SwiGLU, initialise
 
-GATED = {"swiglu": SwiGLU, "geglu": GEGLU, "reglu": ReGLU}
+GATED: dict[str, Callable[[int, int], GatedFeedForward]] = {"swiglu": SwiGLU, "geglu": GEGLU, "reglu": ReGLU}
 
 
 class Transformer(nn.Module):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class GatedFeedForward(nn.Module):
+class GatedFeedForward(nn.Module, ABC):
     """``down(act(gate(x)) * up(x))`` (eq. 5 and 6, with biases as the ungated layer has them).
 
     Args:
@@ -24,9 +26,9 @@ class GatedFeedForward(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
+    @abstractmethod
     def activation(self, x: Tensor) -> Tensor:
-        """Of the gate."""
-        raise NotImplementedError
+        """Of the gate, element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))

@@ -55,7 +55,7 @@ class Task(ABC):
     @abstractmethod
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Losses:
         """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned; or several such by
-        name, whose sum, weighted by the recipe's ``loss.weights`` or ``loss.balance``, is minimised.
+        name (the same in every batch), whose sum, weighted by the recipe's ``loss.weights`` or ``loss.balance``, is minimised.
 
         Do not take the mean: the losses are summed and divided by the items of the whole global batch.
         """
@@ -79,6 +79,7 @@ class Task(ABC):
     def count_items(self, tensors: Sequence[Tensor]) -> int:
         """Loss items of a micro-batch as the dataset delivers it; override it where ``items_per_sample`` is None."""
         if self.items_per_sample is None:
+            # Not abstract: most tasks have a fixed number. build_task refuses a task that lacks it before anything is trained.
             raise NotImplementedError(f"{type(self).__name__}: items_per_sample is None, so it needs count_items()")
         return len(tensors[0]) * self.items_per_sample
 

@@ -48,7 +48,10 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
             f"task {name}: {error}. Its parameters are {', '.join(parameters) or 'none'}; "
             f"the recipe gives {', '.join(given) or 'none'}"
         ) from None
-    return cls(**arguments)
+    task = cls(**arguments)
+    if task.items_per_sample is None and cls.count_items is Task.count_items:
+        raise InputError(f"task {name}: its items_per_sample is None, so the class has to define count_items()")
+    return task
 
 
 def _task_class(name: str) -> type[Task]:

@@ -106,6 +106,7 @@ def truncate_after(path: Path, step: int) -> Truncated:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """A record; None for a damaged line, which the caller counts and reports."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

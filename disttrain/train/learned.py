@@ -7,8 +7,8 @@ optimizer is their own, so that trust ratios, weight decay and warmup leave them
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,45 +19,20 @@ from disttrain.engine.later import later
 from disttrain.errors import CheckpointError, InputError
 from disttrain.grads import GradNormWeights, UncertaintyWeights
 from disttrain.precision import Precision
-from disttrain.tasks.terms import Losses, stacked, totals, weighted
-
-Report = Callable[[], dict[str, Any]]
-"""Waits until the numbers for a training line have arrived, and gives them by name."""
+from disttrain.train.loss_weights import LossWeights, Report
 
 
-class LearnedWeights(ABC):
-    """What both ways of learning share; the methods are those of :class:`disttrain.train.balance.FixedWeights`."""
+class LearnedWeights(LossWeights):
+    """What both ways of learning share."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._device = engine.world.device
-        self.names: tuple[str, ...] = ()  # known from the first losses on
-        self._sums: Tensor | None = None
+        super().__init__(engine)
         self._means: Tensor | None = None
-
-    def begin_update(self) -> None:
-        self._sums = None
-
-    def combine(self, losses: Losses, share: float) -> Tensor:
-        if isinstance(losses, Tensor):
-            raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
-        names = tuple(sorted(losses))
-        if not self.names:
-            self.names = names
-            self._begin()
-        if names != self.names:
-            raise InputError(f"loss.balance: the losses were {', '.join(self.names)} and are now {', '.join(names)}")
-        terms = stacked(losses, names)
-        sums = totals(terms) * share
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._see(terms, share)
-        return weighted(terms, self.weights())
 
     def end_update(self) -> None:
         if self._sums is not None:
             self._means = self._engine.all_reduce(self._sums)
             self._learn(self._means)
-            self._sums = None
 
     def report(self) -> Report:
         if self._means is None:
@@ -88,18 +63,12 @@ class LearnedWeights(ABC):
                 f"the weights of the losses were learned in another way: {error} is missing"
             ) from None
 
-    @abstractmethod
-    def weights(self) -> Tensor:
-        """(k,) in the order of ``names``."""
+    def _meet_single(self) -> None:
+        raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
 
     @abstractmethod
-    def _begin(self) -> None: ...
-
-    @abstractmethod
-    def _learn(self, means: Tensor) -> None: ...
-
-    def _see(self, terms: Tensor, share: float) -> None:
-        return
+    def _learn(self, means: Tensor) -> None:
+        """From the means of the losses over the global batch, (k,) float64."""
 
     @abstractmethod
     def _state(self) -> dict[str, Any]: ...
@@ -117,7 +86,7 @@ class LearnedUncertainty(LearnedWeights):
         self._lr = lr
 
     def _begin(self) -> None:
-        self._module = UncertaintyWeights(self.names).to(self._device, torch.float64)
+        self._module = UncertaintyWeights(self.names).to(self._engine.world.device, torch.float64)
         self._adam = torch.optim.Adam(self._module.parameters(), lr=self._lr)
 
     def weights(self) -> Tensor:
@@ -141,7 +110,7 @@ class LearnedUncertainty(LearnedWeights):
         moments = self._adam.state[self._module.log_variances]
         for name, value in state["adam"].items():
             if isinstance(value, list):
-                moments[name] = torch.tensor(value, dtype=torch.float64, device=self._device)
+                moments[name] = torch.tensor(value, dtype=torch.float64, device=self._engine.world.device)
             else:  # Adam counts its steps on the CPU in float32
                 moments[name] = torch.tensor(value)
 

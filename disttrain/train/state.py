@@ -15,8 +15,8 @@ from disttrain.engine.base import Engine
 from disttrain.precision import Precision
 from disttrain.tasks.base import Task
 from disttrain.train.averaging import Average
-from disttrain.train.balance import Balance
 from disttrain.train.batch_norm import RunningStatistics
+from disttrain.train.loss_weights import LossWeights
 from disttrain.train.methods import Methods
 from disttrain.train.noise_meter import NoiseMeter
 from disttrain.train.plan import StepPlan
@@ -91,7 +91,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     precision: Precision
     progress: Progress
-    balance: Balance
+    balance: LossWeights
     methods: Methods
     statistics: RunningStatistics
     average: Average

@@ -79,7 +79,8 @@ def test_resumed_bit_by_bit(kind: str, tmp_path: Path) -> None:
     train("torchrun", 2, tmp_path / "whole", *words).check()
     train("torchrun", 2, tmp_path / "parts", *words, "updates=9").check()
     train("torchrun", 2, tmp_path / "parts", *words, "--resume").check()
-    assert learned(tmp_path / "parts")[-11:] == learned(tmp_path / "whole")[-11:]
+    assert len(learned(tmp_path / "parts")) == len(learned(tmp_path / "whole")) == 20
+    assert learned(tmp_path / "parts")[9:] == learned(tmp_path / "whole")[9:]
     whole, parts = (load_latest(tmp_path / name).checkpoint for name in ("whole", "parts"))
     assert whole.state["progress"]["balance"] == parts.state["progress"]["balance"]
     assert all(bool((whole.model[name] == parts.model[name]).all()) for name in whole.model)

@@ -37,7 +37,7 @@ trees = st.recursive(
 
 
 @given(tree=trees)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_round_trip_through_bytes(tree: Any) -> None:
     value, tensors = flatten(tree)
     data = dump_json(value)

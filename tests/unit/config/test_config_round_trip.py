@@ -100,7 +100,7 @@ RECIPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(RECIPES)
 def test_a_stored_recipe_is_the_same_recipe(data: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(data)

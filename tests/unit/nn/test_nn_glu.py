@@ -40,3 +40,8 @@ def test_as_many_parameters_as_without_a_gate(width: int) -> None:
         plain = nn.Sequential(nn.Linear(width, 4 * width), nn.Linear(4 * width, width))
     counts = [sum(p.numel() for p in layer.parameters()) for layer in (gated, plain)]
     assert counts[0] == pytest.approx(counts[1], rel=0.012)
+
+
+def test_the_layer_without_an_activation_is_abstract() -> None:
+    with pytest.raises(TypeError, match="activation"):
+        GatedFeedForward(6, 24)  # type: ignore[abstract]

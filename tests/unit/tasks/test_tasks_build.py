@@ -30,6 +30,9 @@ class Half(Task):
     def train_dataset(self): ...
     def evaluate(self): ...
 
+class Uncounted(Digits):
+    items_per_sample = None
+
 class NoTask:
     pass
 """
@@ -107,6 +110,9 @@ def test_own_task_that_does_not_fit(own: None) -> None:
     )
     assert refused({"name": "own_tasks:Half"}) == (
         "task own_tasks:Half: the class does not define losses, summarise, test_dataset"
+    )
+    assert refused({"name": "own_tasks:Uncounted"}) == (
+        "task own_tasks:Uncounted: its items_per_sample is None, so the class has to define count_items()"
     )
     assert "expected a subclass of disttrain.tasks.base.Task" in refused({"name": "own_tasks:NoTask"})
 

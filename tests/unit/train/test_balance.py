@@ -147,6 +147,15 @@ def test_what_is_refused(make_run) -> None:  # type: ignore[no-untyped-def]
         update(run, next(iter(make_loader(run))), LR)
 
 
+@pytest.mark.parametrize("balance", ["loss.weights=null", UNCERTAINTY])
+def test_losses_that_change_are_refused(make_run, balance: str) -> None:  # type: ignore[no-untyped-def]
+    run = make_run(*TWO, balance)
+    one = torch.ones(3)
+    run.balance.combine({"label": one, "ink": one}, 1 / 3)
+    with pytest.raises(InputError, match="losses were ink, label and are now label; expected the same in every batch"):
+        run.balance.combine({"label": one}, 1 / 3)
+
+
 def test_fixed_weights(make_run) -> None:  # type: ignore[no-untyped-def]
     run = make_run(*TWO, "loss.weights={label: 0.5, ink: 0.25}")
     model, batch = copy.deepcopy(run.model), next(iter(make_loader(run)))
