@@ -24,11 +24,11 @@ from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
 from disttrain.engine.select import init
 from disttrain.telemetry import NullSink
-from disttrain.train.build import build, make_model
-from disttrain.train.journal import Journal
-from disttrain.train.loop import advance, batches
-from disttrain.train.stop import StopVote
-from disttrain.train.task import make_task
+from disttrain.training.build import build, make_model
+from disttrain.training.journal import Journal
+from disttrain.training.loop import advance, batches
+from disttrain.training.stop import StopVote
+from disttrain.training.task import make_task
 
 CASES = {
     # name: overrides of the built-in recipe, updates a turn, rounds, bound

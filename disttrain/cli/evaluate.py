@@ -18,9 +18,9 @@ def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") 
     from disttrain.config import load_recipe
     from disttrain.engine.agreement import on_main
     from disttrain.telemetry import print_summary
-    from disttrain.train.build import build
-    from disttrain.train.evaluate import evaluate as evaluate_run
-    from disttrain.train.persist import read, restore_average
+    from disttrain.training.build import build
+    from disttrain.training.evaluate import evaluate as evaluate_run
+    from disttrain.training.persist import read, restore_average
 
     with job(launch, engine, device) as (joined, _):
         recipe = on_main(joined, lambda: load_recipe(run_dir / "recipe.yaml"))

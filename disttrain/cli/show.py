@@ -24,9 +24,9 @@ def show(
     from rich.table import Table
 
     from disttrain.cli.console import console
-    from disttrain.train.explain import explain
-    from disttrain.train.plan import resolve_plan
-    from disttrain.train.task import stated_sizes
+    from disttrain.plan.explain import explain
+    from disttrain.plan.plan import resolve_plan
+    from disttrain.training.task import stated_sizes
 
     sizes = stated_sizes(recipe)
     plan = resolve_plan(recipe, sizes.train, sizes.test, world_size)

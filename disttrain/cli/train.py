@@ -31,7 +31,7 @@ def train(
     # Only now is the input known to be good enough for the heavy imports.
     from disttrain.cli.job import job
     from disttrain.telemetry import print_summary
-    from disttrain.train.session import Request, run_session
+    from disttrain.training.session import Request, run_session
 
     with job(launch, engine, device) as (joined, stop):
         summary = run_session(Request(recipe, overrides if from_run else [], resume, run_dir), joined, stop)

@@ -40,8 +40,8 @@ def verify(
 
     from rich.console import Console
 
-    from disttrain.train.verify import BOUNDS, REFERENCE, variants
-    from disttrain.train.verify import verify as compare
+    from disttrain.verify.verify import BOUNDS, REFERENCE, variants
+    from disttrain.verify.verify import verify as compare
 
     console = Console(soft_wrap=True)
     bound = BOUNDS[precision]

@@ -1,9 +1,9 @@
 """Recipes: read strictly, checked whole, and without importing torch."""
 
-from disttrain.config.dump import EXECUTION_KEYS, dump_recipe, flatten, recipe_differences
-from disttrain.config.load import load_recipe, recipe_schema
-from disttrain.config.problems import Problem, RecipeError
-from disttrain.config.recipe import Recipe
+from disttrain.config.reading.dump import EXECUTION_KEYS, dump_recipe, flatten, recipe_differences
+from disttrain.config.reading.load import load_recipe, recipe_schema
+from disttrain.config.reading.problems import Problem, RecipeError
+from disttrain.config.sections.recipe import Recipe
 
 __all__ = [
     "EXECUTION_KEYS",

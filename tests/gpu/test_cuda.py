@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from disttrain.train.verify import max_difference
+from disttrain.verify.verify import max_difference
 from tests.harness import disttrain, lines
 
 pytestmark = [
@@ -49,10 +49,10 @@ def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
     from disttrain.config import load_recipe
     from disttrain.engine.select import init
     from disttrain.telemetry import NullSink
-    from disttrain.train.build import build
-    from disttrain.train.journal import Journal
-    from disttrain.train.loop import advance, batches
-    from disttrain.train.stop import StopVote
+    from disttrain.training.build import build
+    from disttrain.training.journal import Journal
+    from disttrain.training.loop import advance, batches
+    from disttrain.training.stop import StopVote
 
     with init("local", device="cuda") as engine:
         run = build(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from disttrain.train.verify import max_difference
+from disttrain.verify.verify import max_difference
 from tests.harness import every_launcher, launch
 
 SCRIPT = """

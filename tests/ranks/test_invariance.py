@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from disttrain.checkpoint import load_latest
-from disttrain.train.verify import max_difference
+from disttrain.verify.verify import max_difference
 from tests.harness import every_launcher, sample_ids, train
 
 # Digits: 1437 samples, so a global batch of 500 ends every epoch with a short batch of 437, and 3 ranks or accumulation

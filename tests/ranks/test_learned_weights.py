@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from disttrain.checkpoint import load_latest
-from disttrain.train.verify import max_difference
+from disttrain.verify.verify import max_difference
 from tests.harness import every_launcher, lines, train
 
 COMMON = [

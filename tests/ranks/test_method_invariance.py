@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from disttrain.checkpoint import load_latest
-from disttrain.train.verify import max_difference
+from disttrain.verify.verify import max_difference
 from tests.harness import every_launcher, lines, sample_ids, train
 
 COMMON = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from disttrain.checkpoint import load_latest
-from disttrain.train.verify import max_difference
+from disttrain.verify.verify import max_difference
 from tests.harness import every_launcher, finish, lines, sample_ids, start, train
 
 RECIPE = [

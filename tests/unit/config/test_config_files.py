@@ -10,7 +10,7 @@ import pytest
 from config_cases import GOOD, load, mistakes
 
 from disttrain.config import RecipeError, load_recipe
-from disttrain.config.source import MAX_BYTES
+from disttrain.config.reading.source import MAX_BYTES
 
 
 def refusal(path: Path) -> str:

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disttrain.config.problems import RecipeError
-from disttrain.config.strict_yaml import MAX_DEPTH, MAX_VALUES, parse, scalar
+from disttrain.config.reading.problems import RecipeError
+from disttrain.config.reading.strict_yaml import MAX_DEPTH, MAX_VALUES, parse, scalar
 
 # YAML 1.2.2, section 10.3.2, but for hexadecimal, octal and not finite numbers, which a recipe does not take.
 CORE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from disttrain.data.arrays import ArrayDataset
 from disttrain.data.mix import MixedInMemory, MixedPerSample, MixSettings, mix, symmetric_beta
 from disttrain.errors import InputError
 from disttrain.tasks.mnist import Mnist
-from disttrain.train.task import make_task
+from disttrain.training.task import make_task
 
 
 def dataset(size: int = 50) -> ArrayDataset:

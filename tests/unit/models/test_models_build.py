@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from disttrain.config import models as sections
+from disttrain.config.sections import models as sections
 from disttrain.errors import InputError
 from disttrain.models.build import MODELS, build_model, is_ours
 from disttrain.registry import resolve

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from disttrain.config import load_recipe
-from disttrain.config import tasks as sections
+from disttrain.config.sections import tasks as sections
 from disttrain.errors import InputError
 from disttrain.registry import resolve
 from disttrain.tasks.build import TASKS, build_task

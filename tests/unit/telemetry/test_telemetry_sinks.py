@@ -143,7 +143,7 @@ def test_log_files(tmp_path: Path) -> None:
     close = open_log(tmp_path, 3)
     logger.debug("not kept")
     logger.info("starting %d", 1)
-    logging.getLogger("disttrain.train").warning("é")
+    logging.getLogger("disttrain.training").warning("é")
     close()
     logger.warning("after the end")
     close = open_log(tmp_path, 3)

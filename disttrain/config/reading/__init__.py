@@ -1,0 +1,1 @@
+"""How a recipe is read, and what is said of one that is wrong."""

@@ -1,0 +1,144 @@
+"""The ``optimizer`` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from disttrain.config.sections.base import CUSTOM, Fraction, Importable, Open, Positive, Section, by_name, pair
+
+Rate = Annotated[float, Field(gt=0.0)]
+Decay = Annotated[float, Field(ge=0.0)]
+Betas = Annotated[tuple[Fraction, Fraction], BeforeValidator(pair)]
+Exclude = Literal["bias_and_norm", "none"]
+SgdScaling = Literal["linear", "sqrt", "legw", "adascale", "none"]
+AdamScaling = Literal["linear", "sqrt", "legw", "sde", "adascale", "none"]
+
+_LR: Any = Field(description="Learning rate at the reference batch.")
+_REFERENCE: Any = Field(None, description="Batch that lr is meant for; null: lr is taken as it is.")
+_SCALING: Any = Field("linear", description="How lr follows the global batch.")
+_DECAYED: Any = Field("none", description="What is not decayed.")
+_SPARED: Any = Field("bias_and_norm", description="What is not decayed.")
+_ADAPTED: Any = Field("bias_and_norm", description="What gets no trust ratio.")
+
+
+class Larc(Section):
+    """Layer-wise adaptive rate control around the optimizer: LARS's trust ratio on the gradient, with ``clip`` never above 1."""
+
+    trust_coefficient: Rate = 0.02
+    eps: Decay = 1e-8
+    clip: bool = True
+    exclude: Exclude = _ADAPTED
+
+
+class Sgd(Section):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: Rate = _LR
+    reference_batch: Positive | None = _REFERENCE
+    lr_scaling: SgdScaling = _SCALING
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    dampening: Fraction = 0.0
+    weight_decay: Decay = 0.0
+    weight_decay_exclude: Exclude = _DECAYED
+    larc: Larc | None = None
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> Self:
+        if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
+            raise ValueError("nesterov: true needs momentum > 0 and dampening 0")
+        return self
+
+
+class AdamW(Section):
+    """torch.optim.AdamW."""
+
+    name: Literal["adamw"]
+    lr: Rate = _LR
+    reference_batch: Positive | None = _REFERENCE
+    lr_scaling: AdamScaling = _SCALING
+    betas: Betas = (0.9, 0.999)
+    eps: Rate = 1e-8
+    weight_decay: Decay = 0.01
+    weight_decay_exclude: Exclude = _DECAYED
+
+
+class Lars(Section):
+    """LARS (You, Gitman and Ginsburg 2017, arXiv:1708.03888)."""
+
+    name: Literal["lars"]
+    lr: Rate = _LR
+    reference_batch: Positive | None = _REFERENCE
+    lr_scaling: SgdScaling = _SCALING
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: Decay = 0.0
+    trust_coefficient: Rate = 0.001
+    eps: Decay = 0.0
+    lr_in_momentum: bool = Field(True, description="true: as in the paper and MLPerf; false: as in torch's SGD.")
+    momentum_correction: bool = Field(False, description="Goyal et al. 2017, remark 3; with lr_in_momentum.")
+    clip: bool = Field(False, description="LARC: the layer's rate is never above lr.")
+    weight_decay_exclude: Exclude = _SPARED
+    adapt_exclude: Exclude = _ADAPTED
+
+
+class Lamb(Section):
+    """LAMB (You et al. 2020, arXiv:1904.00962v5)."""
+
+    name: Literal["lamb"]
+    lr: Rate = _LR
+    reference_batch: Positive | None = _REFERENCE
+    lr_scaling: AdamScaling = _SCALING
+    betas: Betas = (0.9, 0.999)
+    eps: Rate = 1e-6
+    weight_decay: Decay = 0.01
+    bias_correction: bool = True
+    pre_normalization: Literal["none", "clip", "always"] = Field(
+        "none", description="Of the gradient of the whole model: always (NVLAMB), or clipped to max_grad_norm (apex)."
+    )
+    max_grad_norm: Rate = Field(1.0, description="With pre_normalization: clip.")
+    phi_bounds: Annotated[tuple[Decay, Rate], BeforeValidator(pair)] | None = Field(
+        None, description="Smallest and largest norm of a layer's weights in the trust ratio."
+    )
+    trust_clip: Rate | None = Field(None, description="Largest trust ratio (LAMBC).")
+    weight_decay_exclude: Exclude = _SPARED
+    adapt_exclude: Exclude = _ADAPTED
+
+
+class NovoGrad(Section):
+    """NovoGrad (Ginsburg et al. 2019, arXiv:1905.11286)."""
+
+    name: Literal["novograd"]
+    lr: Rate = _LR
+    reference_batch: Positive | None = _REFERENCE
+    lr_scaling: AdamScaling = _SCALING
+    betas: Betas = (0.95, 0.98)
+    eps: Rate = 1e-8
+    weight_decay: Decay = 0.0
+    grad_averaging: bool = False
+    amsgrad: bool = False
+    weight_decay_exclude: Exclude = _SPARED
+
+
+class CustomOptimizer(Open):
+    """``pkg.mod:Class``; further keys are its arguments."""
+
+    name: Importable
+    lr: Rate
+    reference_batch: Positive | None = None
+    lr_scaling: Literal["linear", "sqrt", "legw", "adascale", "none"] = "linear"
+    weight_decay_exclude: Exclude = "none"
+
+
+Optimizer = Annotated[
+    Annotated[Sgd, Tag("sgd")]
+    | Annotated[AdamW, Tag("adamw")]
+    | Annotated[Lars, Tag("lars")]
+    | Annotated[Lamb, Tag("lamb")]
+    | Annotated[NovoGrad, Tag("novograd")]
+    | Annotated[CustomOptimizer, Tag(CUSTOM)],
+    Discriminator(by_name),
+]

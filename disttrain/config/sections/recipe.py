@@ -1,0 +1,223 @@
+"""A recipe: what is trained, and as little as possible about how it is executed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from disttrain.config.sections.base import UNITS, Epochs, Expected, Length, Positive, Section, Total, exactly_one
+from disttrain.config.sections.methods import Average, BatchNorm, Communication, Every, Gradient, Growth, Loss
+from disttrain.config.sections.models import Model
+from disttrain.config.sections.optimizers import Optimizer
+from disttrain.config.sections.schedules import MultiStep, Schedule
+from disttrain.config.sections.tasks import Task
+
+
+class Batch(Section):
+    """How many samples an update sees."""
+
+    global_: Positive | None = Field(
+        None, alias="global", description="Over all ranks; the same for any number of them."
+    )
+    per_rank: Annotated[Positive | None, exactly_one("global_", "per_rank")] = Field(
+        None, validate_default=True, description="Weak scaling instead: per rank and micro-batch."
+    )
+    accumulation: Positive = Field(1, description="Micro-batches per update; with per_rank only.")
+    per_rank_max: Positive | None = Field(
+        None, description="Most samples that fit through the model at once on a rank."
+    )
+    last: Literal["keep", "drop"] = Field("keep", description="The short last batch of an epoch.")
+    growth: Growth | None = Field(None, description="A batch that grows during the run, beginning with global.")
+
+    @field_validator("accumulation")
+    @classmethod
+    def _accumulation(cls, accumulation: int, info: ValidationInfo) -> int:
+        if info.data.get("global_") is not None and accumulation != 1:
+            raise ValueError("goes with per_rank; with global it is derived (see per_rank_max)")
+        return accumulation
+
+    @field_validator("growth")
+    @classmethod
+    def _growth(cls, growth: Growth | None, info: ValidationInfo) -> Growth | None:
+        if growth is not None and info.data.get("per_rank") is not None:
+            raise ValueError("goes with global; with per_rank the batch follows the number of ranks")
+        if growth is not None and info.data.get("last", "keep") != "keep":
+            raise ValueError("needs last: keep; with a growing batch, drop would leave out other samples in each epoch")
+        return growth
+
+    @field_validator("per_rank_max")
+    @classmethod
+    def _per_rank_max(cls, per_rank_max: int | None, info: ValidationInfo) -> int | None:
+        if info.data.get("per_rank") is not None and per_rank_max is not None:
+            raise ValueError("goes with global; with per_rank, the micro-batch is per_rank itself")
+        return per_rank_max
+
+
+class Data(Section):
+    order: Literal["global_shuffle", "partition", "replacement"] = "global_shuffle"
+    parts: Positive | None = Field(None, description="Of partition; null: the number of ranks the run is started with.")
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="Processes that read samples, on each rank.")
+    prefetch: Positive = Field(2, description="Micro-batches that are read ahead.")
+    train_samples: Positive | None = Field(
+        None, description="Size the train set must have; lets show work where the data is not."
+    )
+    test_samples: Positive | None = Field(None, description="Size the test set must have, likewise.")
+
+    @field_validator("parts")
+    @classmethod
+    def _parts(cls, parts: int | None, info: ValidationInfo) -> int | None:
+        order = info.data.get("order", "partition")
+        if parts is not None and order != "partition":
+            raise ValueError(f"goes with order: partition, and order is {order}")
+        return parts
+
+
+class Evaluate(Length):
+    """How often (without a length: after every epoch), and in what pieces, the test set is evaluated."""
+
+    batch: Positive = Field(1000, description="Samples at once on a rank.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_epoch(cls, given: Any) -> Any:
+        if isinstance(given, dict) and all(given.get(unit) is None for unit in UNITS):
+            return {**given, "epochs": 1.0}
+        return given
+
+
+class EarlyStopping(Section):
+    metric: str = Field("accuracy", description="A metric of the task.")
+    patience: Positive = Field(description="Evaluations without improvement before the run ends.")
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class CheckpointSettings(Section):
+    every_steps: Positive | None = Field(
+        None, description="In updates; null: only at the end, at the best, and on request."
+    )
+    keep: Positive = Field(3, description="How many of the newest are kept.")
+    best: bool = Field(True, description="Also save, and keep, the best one.")
+
+
+class Log(Section):
+    every_steps: Positive = Field(50, description="In updates; a line is written while the next update is computed.")
+    tensorboard: bool = True
+    sample_ids: bool = Field(False, description="Write the ids of every update's samples to metrics.jsonl.")
+    layer_ratios: bool = Field(False, description="Write each layer's trust and update-to-weight ratio; lars, lamb.")
+
+
+class Recipe(Section):
+    """Everything about a training run. Unknown keys are mistakes."""
+
+    model_config = ConfigDict(title="disttrain recipe")
+
+    name: (
+        Annotated[
+            str,
+            Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
+            Expected(
+                "a name of at most 100 letters, digits, dots, dashes and underscores, the first a letter or digit"
+            ),
+        ]
+        | None
+    ) = Field(None, description="Of the run directory; null: the file's name.")
+    task: Task
+    model: Model | None = Field(None, description="null: the task's own default.")
+    start_from: str | None = Field(None, description="Run directory whose weights to begin with; all else begins anew.")
+    batch: Batch
+    epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.")
+    samples: Total | None = Field(None, description="Length of the run, in samples seen.")
+    updates: Annotated[Total | None, exactly_one(*UNITS)] = Field(
+        None, validate_default=True, description="Length of the run, in optimizer updates."
+    )
+    optimizer: Optimizer
+    schedule: Schedule = Field(default_factory=Schedule)
+    precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = "fp32"
+    gradient: Gradient = Field(default_factory=Gradient)
+    loss: Loss = Field(default_factory=Loss)
+    batch_norm: BatchNorm | None = Field(None, description="null: as the model has it.")
+    average: Average | None = Field(None, description="Of the weights; evaluated in their place.")
+    data: Data = Field(default_factory=Data)
+    evaluate: Evaluate | None = Field(default_factory=Evaluate, description="null: never.")
+    early_stopping: EarlyStopping | None = None
+    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    log: Log = Field(default_factory=Log)
+    communication: Communication = Field(default_factory=Communication)
+    noise_scale: Every | None = Field(None, validate_default=True, description="Measure the gradient noise scale.")
+    numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("schedule")
+    @classmethod
+    def _within_the_run(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
+        beyond = [found for unit in UNITS for found in _beyond(schedule, unit, info.data.get(unit))]
+        if beyond:
+            raise ValidationError.from_exception_data("schedule", beyond)
+        return schedule
+
+    @field_validator("optimizer")
+    @classmethod
+    def _adascale_has_a_reference(cls, optimizer: Optimizer) -> Optimizer:
+        if optimizer.lr_scaling in ("adascale", "legw", "sde") and optimizer.reference_batch is None:
+            raise ValueError(
+                f"lr_scaling: {optimizer.lr_scaling} needs reference_batch, the batch that lr is meant for"
+            )
+        return optimizer
+
+    @field_validator("noise_scale")
+    @classmethod
+    def _can_be_measured(cls, noise_scale: Every | None, info: ValidationInfo) -> Every | None:
+        gradient, communication = info.data.get("gradient"), info.data.get("communication")
+        optimizer = info.data.get("optimizer")
+        adascale = optimizer is not None and optimizer.lr_scaling == "adascale"
+        if noise_scale is None and not adascale:
+            return noise_scale
+        what = "noise_scale" if noise_scale is not None else "optimizer.lr_scaling: adascale"
+        if gradient is not None and gradient.noise is not None and gradient.noise.kind == "multiplicative":
+            raise ValueError(
+                f"{what} measures the gradient's noise, and gradient.noise adds to it; leave one of them out"
+            )
+        if communication is not None and communication.reduction == "adasum":
+            raise ValueError(f"{what} needs the mean gradient, and communication.reduction: adasum makes another one")
+        return noise_scale
+
+    @field_validator("log")
+    @classmethod
+    def _ratios(cls, log: Log, info: ValidationInfo) -> Log:
+        optimizer = info.data.get("optimizer")
+        if log.layer_ratios and optimizer is not None and optimizer.name not in ("lars", "lamb"):
+            raise ValueError(f"layer_ratios goes with the optimizers lars and lamb, not with {optimizer.name}")
+        return log
+
+    @field_validator("early_stopping")
+    @classmethod
+    def _needs_evaluations(cls, early_stopping: EarlyStopping | None, info: ValidationInfo) -> EarlyStopping | None:
+        if early_stopping is not None and info.data.get("evaluate", ...) is None:
+            raise ValueError("needs evaluations, and evaluate is null")
+        return early_stopping
+
+
+def _beyond(schedule: Schedule, unit: str, total: float | None) -> list[InitErrorDetails]:
+    """Parts of the schedule that lie beyond the end of the run; known only where both are given in the same unit."""
+    if total is None:
+        return []
+    found: list[tuple[tuple[str, ...], float]] = []
+    warmup = getattr(schedule.warmup, unit, None)
+    if warmup is not None and warmup > total:
+        found.append((("warmup", unit), warmup))
+    decay = schedule.decay
+    points = getattr(decay.milestones, unit) if isinstance(decay, MultiStep) else None
+    if points and points[-1] > total:
+        found.append((("decay", "multistep", "milestones", unit), points[-1]))
+    return [
+        InitErrorDetails(
+            type=PydanticCustomError(
+                "contradiction", "{text}", {"text": f"{value:g} is beyond the run of {total:g} {unit}"}
+            ),
+            loc=loc,
+            input=value,
+        )
+        for loc, value in found
+    ]

@@ -1,0 +1,177 @@
+"""The ``schedule`` section: the learning rate over the run."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from disttrain.config.sections.base import UNITS, Epochs, Fraction, Length, Section, Total, by_kind, exactly_one
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Warmup(Length):
+    """The rise to the peak learning rate, with its length.
+
+    ``gradual`` is the straight line of Goyal et al. (2017): it starts at the learning rate of the reference batch.
+    """
+
+    kind: Literal["linear", "exponential", "gradual"] = "linear"
+    start: Share = Field(0.0, validate_default=True, description="First learning rate, as a share of the peak.")
+
+    @field_validator("start")
+    @classmethod
+    def _rises(cls, start: float, info: ValidationInfo) -> float:
+        kind = info.data.get("kind")
+        if kind == "exponential" and start == 0.0:
+            raise ValueError("an exponential warmup cannot start at 0; give start, for example 0.01")
+        if kind == "gradual" and start != 0.0:
+            raise ValueError("a gradual warmup starts at the learning rate of the reference batch; leave start out")
+        return start
+
+
+class Milestones(Section):
+    """Points of the run, increasing, in one unit."""
+
+    epochs: Annotated[list[Epochs], Field(min_length=1)] | None = None
+    samples: Annotated[list[Total], Field(min_length=1)] | None = None
+    updates: Annotated[Annotated[list[Total], Field(min_length=1)] | None, exactly_one(*UNITS)] = Field(
+        None, validate_default=True
+    )
+
+    @field_validator(*UNITS)
+    @classmethod
+    def _increasing(cls, points: list[Any] | None) -> list[Any] | None:
+        for before, after in pairwise(points or []):
+            if after <= before:
+                raise ValueError(f"milestones must increase, and {after:g} follows {before:g}")
+        return points
+
+
+class Constant(Section):
+    """No decay."""
+
+    kind: Literal["constant"] = "constant"
+
+
+class _Ending(Section):
+    end: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="Learning rate at the end of the run, as a share of the peak."
+    )
+
+
+class Linear(_Ending):
+    """A straight line."""
+
+    kind: Literal["linear"]
+
+
+class Cosine(_Ending):
+    """Half a cosine."""
+
+    kind: Literal["cosine"]
+
+
+class Polynomial(_Ending):
+    """A power of the share that is left."""
+
+    kind: Literal["polynomial"]
+    power: Annotated[float, Field(gt=0.0)] = 2.0
+
+
+class Exponential(Section):
+    """The same factor for every sample."""
+
+    kind: Literal["exponential"]
+    end: Annotated[float, Field(gt=0.0)] = Field(
+        0.01, description="Learning rate at the end of the run, as a share of the peak."
+    )
+
+
+class Step(Section):
+    """A factor every so often."""
+
+    kind: Literal["step"]
+    every: Length
+    gamma: Annotated[float, Field(gt=0.0)] = 0.1
+
+
+class MultiStep(Section):
+    """A factor at each milestone."""
+
+    kind: Literal["multistep"]
+    milestones: Milestones
+    gamma: Annotated[float, Field(gt=0.0)] = 0.1
+
+
+class CosineRestarts(_Ending):
+    """Half a cosine, again and again (SGDR)."""
+
+    kind: Literal["cosine_restarts"]
+    period: Length = Field(description="Of the first cycle.")
+    multiplier: Annotated[float, Field(ge=1.0)] = Field(1.0, description="Each cycle is so much longer than the last.")
+
+
+class _Cyclic(Section):
+    half_cycle: Length
+    low: Share = Field(0.1, description="Lowest learning rate, as a share of the peak.")
+
+
+class Triangular(_Cyclic):
+    """Up and down between two learning rates."""
+
+    kind: Literal["triangular"]
+
+
+class Triangular2(_Cyclic):
+    """Up and down between two learning rates, each further cycle half as high."""
+
+    kind: Literal["triangular2"]
+
+
+class OneCycle(Section):
+    """One rise and one long fall over the whole run, with momentum (or beta1) going the other way; without a warmup."""
+
+    kind: Literal["one_cycle"]
+    rise: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.3, description="Share of the run.")
+    start: Share = Field(0.04, description="First learning rate, as a share of the peak.")
+    end: Share = Field(4e-6, description="Last learning rate, as a share of the peak.")
+    momentum_high: Fraction = 0.95
+    momentum_low: Fraction = 0.85
+
+
+DecayKind = Annotated[
+    Annotated[Constant, Tag("constant")]
+    | Annotated[Linear, Tag("linear")]
+    | Annotated[Cosine, Tag("cosine")]
+    | Annotated[Polynomial, Tag("polynomial")]
+    | Annotated[Exponential, Tag("exponential")]
+    | Annotated[Step, Tag("step")]
+    | Annotated[MultiStep, Tag("multistep")]
+    | Annotated[CosineRestarts, Tag("cosine_restarts")]
+    | Annotated[Triangular, Tag("triangular")]
+    | Annotated[Triangular2, Tag("triangular2")]
+    | Annotated[OneCycle, Tag("one_cycle")],
+    Discriminator(by_kind),
+]
+
+
+class Schedule(Section):
+    """The learning rate as a function of samples seen."""
+
+    warmup: Warmup | None = None
+    decay: DecayKind = Field(default_factory=Constant)
+    regime_adaptation: bool = Field(
+        False,
+        description="Train longer (Hoffer et al. 2017): lengths in epochs and samples grow by batch / reference_batch, "
+        "so that the number of updates is that of the reference batch.",
+    )
+
+    @field_validator("decay")
+    @classmethod
+    def _one_cycle_warms_up(cls, decay: Any, info: ValidationInfo) -> Any:
+        if isinstance(decay, OneCycle) and info.data.get("warmup") is not None:
+            raise ValueError("one_cycle has a rise of its own; leave schedule.warmup out")
+        return decay

@@ -1,0 +1,1 @@
+"""What a recipe adds to a plain step: one contract (``base.Method``), one small file each."""

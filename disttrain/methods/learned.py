@@ -1,0 +1,171 @@
+"""Weights of several losses that a run learns from the whole global batch.
+
+What is learned is learned from means and gradients over the global batch, summed over ranks and micro-batches, so the
+weights are the same on every rank and do not depend on how many there are. They are no parameters of the model: their
+optimizer is their own, so that trust ratios, weight decay and warmup leave them alone, and the model's checkpoint is the model's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disttrain.engine.base import Engine
+from disttrain.engine.later import later
+from disttrain.errors import CheckpointError, InputError
+from disttrain.grads import GradNormWeights, UncertaintyWeights
+from disttrain.methods.loss_weights import LossWeights, Report
+from disttrain.precision import Precision
+
+
+class LearnedWeights(LossWeights):
+    """What both ways of learning share."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._means: Tensor | None = None
+
+    def end_update(self) -> None:
+        if self._sums is not None:
+            self._means = self._engine.all_reduce(self._sums)
+            self._learn(self._means)
+
+    def report(self) -> Report:
+        if self._means is None:
+            return dict
+        numbers = later(torch.cat([self._means, self.weights().to(self._means)]))
+
+        def found() -> dict[str, Any]:
+            values, k = numbers(), len(self.names)
+            return {
+                "losses": dict(zip(self.names, values[:k], strict=True)),
+                "loss_weights": dict(zip(self.names, values[k:], strict=True)),
+            }
+
+        return found
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return {"names": list(self.names), **self._state()} if self.names else None
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        self.names = tuple(state["names"])
+        self._begin()
+        try:
+            self._load(state)
+        except KeyError as error:
+            raise CheckpointError(
+                f"the weights of the losses were learned in another way: {error} is missing"
+            ) from None
+
+    def _meet_single(self) -> None:
+        raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
+
+    @abstractmethod
+    def _learn(self, means: Tensor) -> None:
+        """From the means of the losses over the global batch, (k,) float64."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _load(self, state: dict[str, Any]) -> None: ...
+
+
+class LearnedUncertainty(LearnedWeights):
+    """:class:`disttrain.grads.UncertaintyWeights`, its log variances learned by Adam. The paper learns them with the network's
+    optimizer."""
+
+    def __init__(self, engine: Engine, lr: float) -> None:
+        super().__init__(engine)
+        self._lr = lr
+
+    def _begin(self) -> None:
+        self._module = UncertaintyWeights(self.names).to(self._engine.world.device, torch.float64)
+        self._adam = torch.optim.Adam(self._module.parameters(), lr=self._lr)
+
+    def weights(self) -> Tensor:
+        return torch.exp(-self._module.log_variances.detach())
+
+    def _learn(self, means: Tensor) -> None:
+        self._adam.zero_grad()
+        self._module(dict(zip(self.names, means, strict=True))).backward()
+        self._adam.step()
+
+    def _state(self) -> dict[str, Any]:
+        moments = self._adam.state[self._module.log_variances]
+        return {
+            "log_variances": self._module.log_variances.tolist(),
+            "adam": {name: value.tolist() for name, value in moments.items()},
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            self._module.log_variances.copy_(torch.tensor(state["log_variances"], dtype=torch.float64))
+        moments = self._adam.state[self._module.log_variances]
+        for name, value in state["adam"].items():
+            if isinstance(value, list):
+                moments[name] = torch.tensor(value, dtype=torch.float64, device=self._engine.world.device)
+            else:  # Adam counts its steps on the CPU in float32
+                moments[name] = torch.tensor(value)
+
+
+class BalancedGradients(LearnedWeights):
+    """:class:`disttrain.grads.GradNormWeights` on the gradients of the global batch: one more backward pass for each
+    loss, through what lies between it and the shared layer.
+
+    Args:
+        shared: the parameters of the shared layer.
+    """
+
+    def __init__(
+        self, engine: Engine, precision: Precision, shared: Sequence[nn.Parameter], *, alpha: float, lr: float
+    ) -> None:
+        super().__init__(engine)
+        self._precision = precision
+        self._shared = list(shared)
+        self._alpha, self._lr = alpha, lr
+        self._gradients: Tensor | None = None
+        self._loss_scale = 1.0
+
+    def begin_update(self) -> None:
+        super().begin_update()
+        self._gradients = None
+        self._loss_scale = self._precision.loss_scale  # fp16 has another one once the update is over
+
+    def _begin(self) -> None:
+        self._gradnorm = GradNormWeights(self.names, alpha=self._alpha, lr=self._lr)
+
+    def weights(self) -> Tensor:
+        return self._gradnorm.values
+
+    def _see(self, terms: Tensor, share: float) -> None:
+        rows = []
+        for term in terms:
+            gradient = torch.autograd.grad(
+                self._precision.scale(term.sum() * share),
+                self._shared,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            rows.append(torch.cat([part.double().flatten() for part in gradient]))
+        rows_now = torch.stack(rows)
+        self._gradients = rows_now if self._gradients is None else self._gradients + rows_now
+
+    def _learn(self, means: Tensor) -> None:
+        assert self._gradients is not None
+        gradients = self._engine.all_reduce(self._gradients)
+        norms = gradients.norm(dim=1) / self._loss_scale
+        self._gradnorm.update(dict(zip(self.names, means, strict=True)), dict(zip(self.names, norms, strict=True)))
+
+    def _state(self) -> dict[str, Any]:
+        return dict(self._gradnorm.state_dict())
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._gradnorm.load_state_dict(state)

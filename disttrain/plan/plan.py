@@ -1,0 +1,189 @@
+"""From a recipe and a number of ranks to every number of a run. Pure: nothing is loaded and nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from disttrain.config import Recipe
+from disttrain.data.shares import share
+from disttrain.errors import InputError
+from disttrain.plan.growth import instead_of_decay, planned_growth
+from disttrain.plan.lengths import EpochLength
+from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, peak_lr, warmed_up, warmup_samples
+from disttrain.schedules import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """A recipe, resolved for one number of ranks. Lengths are in samples unless the name says otherwise.
+
+    Attributes:
+        world_size: number of ranks.
+        global_batch: samples of one update, over all ranks and micro-batches; the first, where the batch grows.
+        batch_at: the global batch after so many samples.
+        largest_batch: of the run.
+        ghost_size: samples that share batch norm's statistics; 1 without ghost batch norm.
+        share: smallest and largest number of samples a rank contributes to a full batch.
+        micro_batch: most samples that go through the model at once.
+        accumulation: micro-batches of the rank with the largest share.
+        train_samples, test_samples: sizes of the two sets.
+        epoch: how an epoch is cut into updates.
+        total_samples, total_updates: length of the run.
+        peak_lr: learning rate at the top of the schedule.
+        warmup_samples: length of the warmup.
+        lr: learning rate as a function of samples seen before the update.
+        momentum: momentum, or beta1, likewise; None: as the optimizer has it.
+        evaluate_every: None: never.
+    """
+
+    world_size: int
+    global_batch: int
+    batch_at: Callable[[int], int]
+    largest_batch: int
+    ghost_size: int
+    share: tuple[int, int]
+    micro_batch: int
+    accumulation: int
+    train_samples: int
+    test_samples: int
+    epoch: EpochLength
+    total_samples: int
+    total_updates: int
+    peak_lr: float
+    warmup_samples: int
+    lr: Schedule
+    momentum: Schedule | None
+    evaluate_every: int | None
+
+
+def resolve_plan(recipe: Recipe, train_samples: int, test_samples: int, world_size: int) -> StepPlan:
+    """Derive everything.
+
+    Args:
+        train_samples, test_samples: sizes of the task's two sets.
+        world_size: number of ranks, at least 1.
+
+    Raises:
+        InputError: the numbers do not fit together; the message names them.
+    """
+    if world_size < 1:
+        raise InputError(f"world size {world_size}: expected at least 1")
+    global_batch, micro_max = _batch(recipe, world_size)
+    if global_batch > train_samples:
+        raise InputError(
+            f"the global batch is {global_batch} samples, but the train set has only {train_samples}: "
+            f"choose batch.global <= {train_samples}"
+        )
+    ghost = ghost_size(recipe)
+    _check_ghosts(ghost, global_batch, micro_max, world_size)
+    shares = [hi - lo for lo, hi in (share(global_batch, rank, world_size, ghost) for rank in range(world_size))]
+    largest = max(shares)
+    pieces, fits = _pieces(largest, ghost, micro_max, growing=recipe.batch.growth is not None)
+    used = train_samples // global_batch * global_batch if recipe.batch.last == "drop" else train_samples
+    epoch = EpochLength(used, global_batch, stretch=_stretch(recipe, global_batch))
+    epoch = replace(epoch, batch_at=planned_growth(recipe, global_batch, epoch))
+    peak = peak_lr(recipe, global_batch)
+    warmup = warmup_samples(recipe, epoch)
+    total = epoch.in_samples(recipe)
+    decay = decay_schedule(recipe, peak, warmup, total, epoch)
+    growth = recipe.batch.growth
+    if growth is not None and growth.kind == "instead_of_decay":
+        batch_at, decay = instead_of_decay(recipe, global_batch, warmup, decay, growth.max)
+        epoch = replace(epoch, batch_at=batch_at)
+        total = epoch.in_samples(recipe)
+    largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
+    if recipe.batch_norm is not None and recipe.batch_norm.kind == "sync":
+        _check_sync(min(shares), pieces, largest_batch > global_batch, used % global_batch, world_size)
+    return StepPlan(
+        world_size=world_size,
+        global_batch=global_batch,
+        batch_at=epoch.batch_at or (lambda samples: global_batch),
+        largest_batch=largest_batch,
+        ghost_size=ghost,
+        share=(min(shares), largest),
+        micro_batch=fits,
+        accumulation=pieces,
+        train_samples=train_samples,
+        test_samples=test_samples,
+        epoch=epoch,
+        total_samples=total,
+        total_updates=epoch.updates_after(total),
+        peak_lr=peak,
+        warmup_samples=warmup,
+        lr=warmed_up(recipe, peak, warmup, decay),
+        momentum=one_cycle(recipe, peak, total).momentum if recipe.schedule.decay.kind == "one_cycle" else None,
+        evaluate_every=_evaluate_every(recipe, epoch),
+    )
+
+
+def ghost_size(recipe: Recipe) -> int:
+    """Samples that share batch norm's statistics; 1 without ghost batch norm."""
+    if recipe.batch_norm is not None:
+        return recipe.batch_norm.ghost_size if recipe.batch_norm.kind == "ghost" else 1
+    return getattr(recipe.model, "ghost_size", 1) if getattr(recipe.model, "norm", None) == "ghost_batch" else 1
+
+
+def _check_ghosts(ghost: int, global_batch: int, micro_max: int | None, world_size: int) -> None:
+    if ghost == 1:
+        return
+    if micro_max is not None and micro_max < ghost:
+        raise InputError(
+            f"ghost_size is {ghost}, but only {micro_max} samples go through the model at once "
+            f"(batch.per_rank_max or batch.per_rank): choose a ghost_size of at most {micro_max}, or a larger micro-batch"
+        )
+    ghosts = max(global_batch // ghost, 1)
+    if ghosts < world_size:
+        raise InputError(
+            f"the global batch of {global_batch} has {ghosts} ghosts of {ghost} samples for {world_size} ranks, and a ghost is "
+            f"never split: choose a ghost_size of at most {global_batch // world_size}, a global batch of at least "
+            f"{ghost * world_size}, or at most {ghosts} ranks"
+        )
+
+
+def _check_sync(smallest: int, pieces: int, growing: bool, short: int, world_size: int) -> None:
+    """Every rank takes part in every exchange of statistics, once per update."""
+    if pieces > 1 or growing:
+        raise InputError(
+            "batch_norm.kind sync takes statistics over the ranks' micro-batches of one forward, and this plan accumulates "
+            f"{pieces if not growing else 'ever more'} of them: use batch_norm.kind ghost, more ranks, or a larger per_rank_max"
+        )
+    if smallest == 0 or 0 < short < world_size:
+        raise InputError(
+            f"batch_norm.kind sync needs a sample on each of {world_size} ranks in every batch, and the "
+            f"{'global' if smallest == 0 else 'last'} batch has fewer: use a larger batch"
+            + (", or batch.last: drop" if smallest else "")
+        )
+
+
+def _pieces(largest: int, ghost: int, micro_max: int | None, *, growing: bool) -> tuple[int, int]:
+    """Micro-batches of the largest share, and the most samples in one. A batch that grows is not cut evenly to begin with:
+    later ones take more micro-batches of what fits, and without a limit what fits is the first share."""
+    ghosts = max(largest // ghost, 1)
+    most = max(micro_max // ghost, 1) if micro_max else ghosts
+    pieces = -(-ghosts // most)
+    return pieces, (most if growing else -(-ghosts // pieces)) * ghost
+
+
+def _stretch(recipe: Recipe, global_batch: int) -> float:
+    """Regime adaptation: so many times longer (Hoffer et al. 2017, arXiv:1705.08741, section 5)."""
+    if not recipe.schedule.regime_adaptation:
+        return 1.0
+    if recipe.optimizer.reference_batch is None:
+        raise InputError("schedule.regime_adaptation needs optimizer.reference_batch: the batch whose updates are kept")
+    return batch_factor(recipe, global_batch)
+
+
+def _evaluate_every(recipe: Recipe, epoch: EpochLength) -> int | None:
+    if recipe.evaluate is None:
+        return None
+    return max(replace(epoch, stretch=1.0).in_samples(recipe.evaluate), 1)
+
+
+def _batch(recipe: Recipe, world_size: int) -> tuple[int, int | None]:
+    """The global batch, and the most samples a rank may put through the model at once."""
+    batch = recipe.batch
+    if batch.per_rank is not None:
+        return batch.per_rank * batch.accumulation * world_size, batch.per_rank
+    assert batch.global_ is not None
+    return batch.global_, batch.per_rank_max

@@ -1,0 +1,122 @@
+"""The training lines of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from disttrain.optim import layer_ratios
+from disttrain.telemetry import Sink
+from disttrain.training.state import Run
+from disttrain.training.step import Update
+from disttrain.training.watch import GradientWatch
+
+
+class Journal:
+    """A line every ``log.every_steps`` updates and after the last one.
+
+    A line is written one update late: while the next update is computed, the losses of all ranks are added up and travel
+    to the host, so an update with a line costs no more than any other. :meth:`settle` writes what is still on its way; it
+    is called before anything is evaluated or saved, so a file never lacks a line that a checkpoint has passed.
+
+    Args:
+        sink: where lines go; the same calls are made on every rank.
+    """
+
+    def __init__(self, run: Run, sink: Sink) -> None:
+        self._run = run
+        self._sink = sink
+        self._watch = GradientWatch()
+        self._write: Callable[[], None] | None = None
+        self.meter = Meter(run.progress.position.samples)
+
+    def note(self, result: Update, *, last: bool) -> None:
+        """After each update, when the run's position has moved past it; ``last``: none follows.
+
+        Raises:
+            DivergedError: on all ranks: the gradient of an update up to the latest line was not finite.
+        """
+        self._finish()
+        step = self._run.progress.position.updates
+        self._watch.note(step, result.grad_norm)
+        if last or step % self._run.recipe.log.every_steps == 0:
+            self._write = self._line(result)
+
+    def settle(self) -> None:
+        """Write the line that is on its way, and make sure that every gradient so far was finite.
+
+        Raises:
+            DivergedError: on all ranks: one was not.
+        """
+        self._finish()
+        self._watch.check()
+
+    def _finish(self) -> None:
+        write, self._write = self._write, None
+        if write is not None:
+            write()
+
+    def _line(self, result: Update) -> Callable[[], None]:
+        """Begin a line: the exact mean loss over this update's global batch, and the state of the run as it is now."""
+        run = self._run
+        loss = run.engine.sum_later(result.loss().view(1))
+        grad_norm = self._watch.begin_check()
+        terms = run.balance.report()
+        record = {
+            **where(run),
+            "loss": None,
+            "lr": run.optimizer.param_groups[0]["lr"],
+            "grad_norm": None,
+            "samples_per_second": self.meter.rate(run.progress.position.samples),
+            **measurements(run),
+        }
+
+        def write() -> None:
+            norm = grad_norm()
+            self._sink.log(record | {"loss": loss()[0], "grad_norm": norm} | terms())
+
+        return write
+
+
+def where(run: Run) -> dict[str, float]:
+    """The coordinates every line carries."""
+    position = run.progress.position
+    epoch = position.epoch + position.offset / run.plan.train_samples
+    return {"step": position.updates, "epoch": round(epoch, 6), "samples": position.samples}
+
+
+def measurements(run: Run) -> dict[str, Any]:
+    """What else the recipe wants to see on a training line."""
+    found: dict[str, Any] = {}
+    if run.recipe.batch.growth is not None:
+        found["global_batch"] = run.plan.batch_at(run.progress.position.samples)
+    if run.noise is not None:
+        found["noise_scale"] = run.noise.estimate.value
+    if run.recipe.log.layer_ratios:
+        names = {id(p): name for name, p in run.engine.unwrap(run.model).named_parameters()}
+        for kind, ratios in layer_ratios(run.optimizer).items():
+            found[kind] = {names[id(p)]: ratio for p, ratio in zip(run.params, ratios.tolist(), strict=True)}
+    return found
+
+
+class Meter:
+    """Samples per second since the last reading, evaluations excluded; and seconds since the last lap."""
+
+    def __init__(self, samples: int) -> None:
+        self._lap = time.monotonic()
+        self.restart(samples)
+
+    def restart(self, samples: int) -> None:
+        self._since, self._samples = time.monotonic(), samples
+
+    def rate(self, samples: int) -> float:
+        now = time.monotonic()
+        rate = (samples - self._samples) / max(now - self._since, 1e-9)
+        self._since, self._samples = now, samples
+        return rate
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        return seconds

@@ -1,0 +1,197 @@
+"""The loop: update, look, evaluate, save, until the recipe is done or somebody asks to stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from disttrain.data.batch import Batch
+from disttrain.errors import DivergedError, InputError, StopRequested
+from disttrain.grads.numerics import FORMATS, numerics
+from disttrain.plan.rate import learning_rate
+from disttrain.telemetry import Sink
+from disttrain.training.build import make_loader
+from disttrain.training.evaluate import evaluate
+from disttrain.training.journal import Journal, where
+from disttrain.training.persist import save
+from disttrain.training.rehearse import rehearse
+from disttrain.training.state import Run
+from disttrain.training.step import Update, update
+from disttrain.training.stop import StopRequest, StopVote
+
+log = logging.getLogger("disttrain")
+MAX_OVERFLOWS = 40
+"""Consecutive fp16 overflows of one batch before giving up: by then the loss scale has shrunk by 2^40."""
+
+
+def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, float]:
+    """Train from the run's position to its end, and return the last metrics.
+
+    Args:
+        sink: where lines go; the same calls are made on every rank.
+        stop: set by a signal on any rank.
+
+    Raises:
+        StopRequested: a rank was asked to stop; everything is saved.
+        DivergedError, CheckpointError, DataError: see their sources.
+    """
+    progress, settings = run.progress, run.recipe
+    journal, vote = Journal(run, sink), StopVote(run.engine)
+
+    def keep() -> None:
+        run.engine.phase = f"saving after update {progress.position.updates}"
+        journal.settle()
+        progress.seconds += journal.meter.lap()
+        save(run, run_dir)
+
+    if evaluation_due(run):  # stopped between an update and its evaluation: catch up
+        evaluate_and_judge(run, sink)
+        keep()
+    with closing(batches(run)) as stream:
+        while not finished(run):
+            run.engine.phase = f"in update {progress.position.updates + 1}"
+            advance(run, next(stream), journal, sink)
+            step = progress.position.updates
+            stopping = vote(bool(stop)) and not finished(run)
+            new_best = False
+            if evaluation_due(run) and not stopping:
+                journal.settle()
+                new_best = evaluate_and_judge(run, sink)
+                journal.meter.restart(progress.position.samples)
+            every = settings.checkpoint.every_steps
+            periodic = every is not None and step % every == 0
+            if periodic or stopping or finished(run) or (new_best and settings.checkpoint.best):
+                keep()
+            if stopping:
+                raise stopped(run)
+    return progress.metrics
+
+
+def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
+    """One update and what is to be written about it. Nothing here waits for the device, lines included."""
+    progress = run.progress
+    lr, scheduled = learning_rate(run, batch.size)
+    result = applied_update(run, batch, lr)
+    progress.position = progress.position.advanced(batch)
+    progress.scheduled += scheduled
+    journal.note(result, last=finished(run))
+    if run.recipe.log.sample_ids:
+        log_sample_ids(run, batch, sink)
+    numerics = run.recipe.numerics
+    if numerics is not None and progress.position.updates % numerics.every_steps == 0:
+        log_numerics(run, sink)
+
+
+def batches(run: Run) -> Generator[Batch, None, None]:
+    """The loader's batches; the first is rehearsed before it is handed out.
+
+    What exists by then lives as long as the run, so the garbage collector is told to leave it alone: its passes over
+    every module and parameter would come at different moments on each rank, and each would hold up all the others.
+    """
+    stream = iter(make_loader(run))
+    with closing(stream):
+        first = next(stream)
+        rehearse(run, first)
+        gc.collect()
+        gc.freeze()
+        try:
+            yield first
+            yield from stream
+        finally:
+            gc.unfreeze()
+
+
+def applied_update(run: Run, batch: Batch, lr: float) -> Update:
+    """Update until it is applied: after an fp16 overflow the same batch is tried again with a smaller loss scale, so no
+    sample is lost and the schedule does not advance."""
+    for _ in range(MAX_OVERFLOWS):
+        result = update(run, batch, lr)
+        if result.applied:
+            return result
+        log.info("update %d overflowed in fp16; again with a smaller scale", run.progress.position.updates + 1)
+    raise DivergedError(
+        f"update {run.progress.position.updates + 1} overflowed {MAX_OVERFLOWS} times at ever smaller loss scales: the "
+        "gradient is not finite in any precision. Use precision: bf16 or fp32 to find out where"
+    ).on_all_ranks()
+
+
+def finished(run: Run) -> bool:
+    """Whether the recipe's length is reached, or early stopping has lost patience."""
+    early = run.recipe.early_stopping
+    if early is not None and run.progress.stale >= early.patience:
+        return True
+    return run.progress.scheduled >= run.plan.total_samples
+
+
+def evaluation_due(run: Run) -> bool:
+    """Whether a multiple of ``evaluate_every`` samples, or the end, was reached since the last evaluation."""
+    every, seen, last = run.plan.evaluate_every, run.progress.position.samples, run.progress.evaluated_at
+    if every is None or seen == 0 or seen == last:
+        return False
+    return seen // every > max(last, 0) // every or run.progress.scheduled >= run.plan.total_samples
+
+
+def evaluate_and_judge(run: Run, sink: Sink) -> bool:
+    """Evaluate, log, and keep the record of the best. Returns whether this is the best so far; the same on all ranks, as
+    the metrics are the same."""
+    progress, early = run.progress, run.recipe.early_stopping
+    run.engine.phase = f"evaluating after update {progress.position.updates}"
+    progress.metrics, progress.evaluated_at = evaluate(run), progress.position.samples
+    sink.log({"split": "test", **where(run), **progress.metrics})
+    name = early.metric if early is not None else run.task.metric
+    margin = early.min_delta if early is not None else 0.0
+    sign = 1.0 if run.task.higher_is_better(name) else -1.0
+    if name not in progress.metrics:
+        known = ", ".join(progress.metrics)
+        raise InputError(f"early_stopping.metric is {name!r}; this task has {known}").on_all_ranks()
+    value = progress.metrics[name]
+    if progress.best is None or sign * (value - progress.best) > margin:
+        progress.best, progress.best_step, progress.stale = value, progress.position.updates, 0
+        return True
+    progress.stale += 1
+    return False
+
+
+def stopped(run: Run) -> StopRequested:
+    step, total = run.progress.position.updates, run.plan.total_updates
+    return StopRequested(f"stopped on request after update {step} of {total}; everything is saved").on_all_ranks()
+
+
+def log_numerics(run: Run, sink: Sink) -> None:
+    """The size of each layer's gradient, what the precision would lose of it, and which layers stand out."""
+    number_format = run.precision.name if run.precision.name in FORMATS else "fp16"
+    found = numerics(run.engine.unwrap(run.model).named_parameters(), number_format)
+    vanishing, exploding = found.vanishing(), found.exploding()
+    step = run.progress.position.updates
+    for what, names in (("vanishing", vanishing), ("exploding", exploding)):
+        if names:
+            log.warning("update %d: %s gradient in %s", step, what, ", ".join(names))
+    layers = {name: asdict(numbers) for name, numbers in found.layers().items()}
+    sink.log(
+        {
+            "event": "numerics",
+            "step": step,
+            "format": number_format,
+            "layers": layers,
+            "vanishing": vanishing,
+            "exploding": exploding,
+        }
+    )
+
+
+def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:
+    """The ids every rank really trained on, in order."""
+    parts: list[list[int]] = run.engine.all_gather_object(batch.ids.tolist())
+    ids = [number for part in parts for number in part]
+    sink.log(
+        {
+            "event": "samples",
+            "step": run.progress.position.updates,
+            "epoch": batch.epoch,
+            "ids": ids,
+        }
+    )

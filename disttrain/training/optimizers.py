@@ -1,0 +1,83 @@
+"""From the recipe's ``optimizer`` section to a torch optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from disttrain.config import Recipe
+from disttrain.errors import InputError
+from disttrain.optim import EXCLUSIONS, LARC, param_groups
+from disttrain.plan.schedule import batch_factor
+from disttrain.registry import resolve
+from disttrain.schedules import scale_adam
+
+OPTIMIZERS = {
+    "sgd": "torch.optim:SGD",
+    "adamw": "torch.optim:AdamW",
+    "lars": "disttrain.optim:LARS",
+    "lamb": "disttrain.optim:LAMB",
+    "novograd": "disttrain.optim:NovoGrad",
+}
+_FUSED = ("sgd", "adamw")
+# What the recipe says about the optimizer that is not an argument of it.
+_OURS = {"name", "lr", "reference_batch", "lr_scaling", "weight_decay_exclude", "adapt_exclude", "larc"}
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: int) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the parameters of ``model``.
+
+    Args:
+        lr: the peak learning rate, already scaled.
+        global_batch: what the rest of an ``sde`` scaling depends on.
+
+    Raises:
+        InputError: the class cannot be found or does not take the recipe's arguments, or the batch is too large for ``sde``.
+    """
+    section = recipe.optimizer
+    larc = getattr(section, "larc", None)
+    cls: Any = resolve(section.name, OPTIMIZERS)
+    arguments = {k: v for k, v in section.model_dump().items() if k not in _OURS}
+    _check_arguments(section.name, cls, arguments)
+    if section.lr_scaling == "sde":
+        arguments.update(_sde(recipe, arguments, global_batch))
+    if section.name in _FUSED:
+        arguments["fused"] = True  # one kernel for all: the quickest of torch's paths on CPU and CUDA alike
+    if recipe.log.layer_ratios:
+        arguments["record"] = True
+    spared = larc.exclude if larc is not None else getattr(section, "adapt_exclude", None)
+    groups = param_groups(
+        model,
+        exclude=EXCLUSIONS[section.weight_decay_exclude],
+        exclude_adaptation=None if spared is None else EXCLUSIONS[spared],
+    )
+    optimizer: torch.optim.Optimizer = cls(groups, lr=lr, **arguments)
+    if larc is not None:
+        return LARC(optimizer, trust_coefficient=larc.trust_coefficient, eps=larc.eps, clip=larc.clip)
+    return optimizer
+
+
+def _sde(recipe: Recipe, arguments: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
+    try:
+        scaled = scale_adam(
+            batch_factor(recipe, global_batch),
+            lr=recipe.optimizer.lr,
+            betas=arguments["betas"],
+            eps=arguments["eps"],
+        )
+    except ValueError as error:
+        raise InputError(f"optimizer.lr_scaling sde: {error}") from None
+    return {"betas": scaled.betas, "eps": scaled.eps}
+
+
+def _check_arguments(name: str, cls: Any, arguments: Mapping[str, Any]) -> None:
+    if not callable(cls):
+        raise InputError(f"optimizer.name: {name} is a {type(cls).__name__}, not an optimizer class")
+    try:
+        inspect.signature(cls).bind([], lr=0.0, **arguments)
+    except TypeError as error:
+        raise InputError(f"optimizer: {name} does not take these arguments: {error}") from None

@@ -1,0 +1,48 @@
+"""Forward and backward passes that leave no trace, so that the first real one finds everything laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from disttrain.data.batch import Batch
+from disttrain.training.state import Run
+from disttrain.training.step import accumulate
+
+
+def rehearse(run: Run, batch: Batch) -> None:
+    """Run ``batch``'s exchange before the first update of this process, as often as the engine asks for.
+
+    DDP lays out its gradient buckets anew after the first passes, in the order in which gradients arrived. Past two ranks
+    a ring adds in an order that depends on the layout, so without a rehearsal the first update after a restart would add
+    in another order than the same update of an undisturbed run, and bit-identity would end there.
+    """
+    micro = batch.micro_batches[-1]
+    share = min(len(micro.ids), batch.share)  # 0 for a borrowed sample
+    last = replace(batch, before=batch.before + batch.share - share, share=share, micro_batches=[micro])
+    with _without_trace(run):
+        for _ in range(run.engine.rehearsals):
+            accumulate(run, last)
+            run.engine.reduce_gradients()
+
+
+@contextmanager
+def _without_trace(run: Run) -> Iterator[None]:
+    """Put back buffers and random state, and drop the gradients."""
+    buffers = [(b, b.clone()) for b in run.model.buffers()]
+    device = run.engine.world.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    _drop_gradients(run.model)
+
+
+def _drop_gradients(model: nn.Module) -> None:
+    for param in model.parameters():
+        param.grad = None

@@ -1,0 +1,1 @@
+"""Comparing runs of one recipe with each other; above ``training``, because it starts the command line."""

@@ -1,0 +1,161 @@
+"""Proof of the promise on the user's own recipe: the same updates at several world sizes, accumulations and engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from disttrain.checkpoint import load_latest
+from disttrain.config import Recipe, dump_recipe
+from disttrain.errors import InputError
+from disttrain.plan.plan import ghost_size
+from disttrain.training.rundir import METRICS, with_parts
+from disttrain.verify.spawn import run_ranks
+
+BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
+"""Largest relative difference of any weight that counts as rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to execute the recipe."""
+
+    ranks: int
+    accumulation: int
+    engine: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}, {self.ranks} rank{'s' * (self.ranks > 1)}, accumulation {self.accumulation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A variant against one process without accumulation.
+
+    Attributes:
+        difference: largest over all tensors of ``max|a - b| / max|b|``.
+        tensor: where that is.
+        same_order: whether the ordered sample ids are identical.
+    """
+
+    variant: Variant
+    difference: float
+    tensor: str
+    same_order: bool
+
+
+def variants(worlds: Sequence[int], accumulations: Sequence[int], engines: Sequence[str]) -> list[Variant]:
+    """Every combination; one rank needs no engine but ``local``."""
+    found = []
+    for ranks in worlds:
+        for engine in ["local"] if ranks == 1 else engines:
+            found += [Variant(ranks, accumulation, engine) for accumulation in accumulations]
+    return [v for v in found if v != REFERENCE]
+
+
+REFERENCE = Variant(1, 1, "local")
+
+
+def verify(
+    recipe: Recipe,
+    todo: Sequence[Variant],
+    *,
+    precision: str,
+    updates: int,
+    work_dir: Path,
+    device: str = "cpu",
+) -> Iterator[Comparison]:
+    """Run the reference, then each variant, and compare.
+
+    Args:
+        precision: ``fp64`` or ``fp32``: replaces the recipe's.
+        updates: how many updates to make; choose more than an epoch to include a short last batch.
+        work_dir: an empty directory for the runs.
+
+    Raises:
+        InputError: a variant cannot be run with this recipe.
+        RankError: a run failed.
+    """
+    recipe = _comparable(recipe, max(v.ranks for v in todo))
+    reference = _run(recipe, REFERENCE, precision, updates, work_dir, device)
+    for variant in todo:
+        weights, ids = _run(recipe, variant, precision, updates, work_dir, device)
+        difference, tensor = max_difference(weights, reference[0])
+        yield Comparison(variant, difference, tensor, ids == reference[1])
+
+
+def length(recipe: Recipe, updates: int) -> dict[str, int | None]:
+    """So many updates; in samples of the first batch where the batch itself depends on the length of the run."""
+    growth = recipe.batch.growth
+    if growth is None or growth.kind != "instead_of_decay":
+        return {"samples": None, "updates": updates}
+    assert recipe.batch.global_ is not None
+    return {"samples": updates * recipe.batch.global_, "updates": None}
+
+
+def max_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> tuple[float, str]:
+    """``max over tensors of max|a - b| / max|b|``, and the tensor's name; infinite where either is not finite."""
+    worst, where = 0.0, ""
+    for name, reference in b.items():
+        if not reference.is_floating_point() or reference.numel() == 0:
+            continue
+        x, y = a[name].double(), reference.double()
+        gap = float((x - y).abs().max())
+        relative = gap / max(float(y.abs().max()), 1e-300) if gap else 0.0
+        if relative != relative or not bool(x.isfinite().all()):
+            relative = float("inf")
+        if relative > worst:
+            worst, where = relative, name
+    return worst, where
+
+
+def _comparable(recipe: Recipe, ranks: int) -> Recipe:
+    """A recipe that means the same at every world size: a fixed global batch and a fixed number of parts."""
+    if recipe.batch.per_rank is not None:
+        total = recipe.batch.per_rank * recipe.batch.accumulation * ranks
+        batch = recipe.batch.model_copy(update={"global_": total, "per_rank": None, "accumulation": 1})
+        recipe = recipe.model_copy(update={"batch": batch})
+    if recipe.data.order == "partition" and recipe.data.parts is None:
+        recipe = with_parts(recipe, ranks)
+    return recipe
+
+
+def _run(
+    recipe: Recipe, variant: Variant, precision: str, updates: int, work_dir: Path, device: str
+) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+    assert recipe.batch.global_ is not None
+    largest = -(-recipe.batch.global_ // variant.ranks)
+    if variant.accumulation > largest:
+        raise InputError(
+            f"accumulation {variant.accumulation} needs at least as many samples a rank, but there are {largest}"
+        )
+    name = f"{variant.engine}-{variant.ranks}x{variant.accumulation}-{precision}"
+    ghost = ghost_size(recipe)
+    pieces = ghost * variant.ranks * variant.accumulation
+    most = -(-recipe.batch.global_ // pieces) * ghost
+    batch = recipe.batch.model_copy(update={"per_rank_max": most})
+    run = recipe.model_copy(
+        update={
+            "name": name,
+            "batch": batch,
+            "epochs": None,
+            **length(recipe, updates),
+            "precision": precision,
+            "evaluate": None,
+            "early_stopping": None,
+            "log": recipe.log.model_copy(update={"sample_ids": True, "tensorboard": False}),
+        }
+    )
+    path = work_dir / f"{name}.yaml"
+    path.write_text(dump_recipe(run), encoding="utf-8")
+    run_dir = work_dir / name
+    engine = variant.engine.removesuffix("-mpi")
+    arguments = ["train", str(path), "--run-dir", str(run_dir), "--engine", engine, "--device", device]
+    run_ranks(arguments, variant.ranks, variant.engine, log_dir=work_dir / f"{name}-output")
+    lines = [json.loads(line) for line in (run_dir / METRICS).read_text().splitlines()]
+    ids = [line["ids"] for line in lines if line.get("event") == "samples"]
+    return dict(load_latest(run_dir).checkpoint.model), ids
