@@ -24,7 +24,7 @@ from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
 from disttrain.engine.select import init
 from disttrain.telemetry import NullSink
-from disttrain.training.build import build, make_model
+from disttrain.training.build import make_model
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.stop import StopVote
@@ -64,7 +64,7 @@ def disttrain_turn(engine: Engine, overrides: list[str], global_batch: int) -> T
             "epochs=1000000",  # past its end a run would log every update
         ],
     )
-    run = build(recipe, engine)
+    run = build_run(recipe, engine)
     stream = batches(run)
     sink = NullSink()
     # A third of the time is ours, so this is a vote in every half second of it, as in a run.

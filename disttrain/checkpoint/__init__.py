@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from disttrain.checkpoint.format import Checkpoint, list_checkpoints
 from disttrain.checkpoint.load import (
-    Latest,
     Loaded,
-    latest_checkpoint,
     load_checkpoint,
     load_latest,
     verify_checkpoint,
@@ -15,13 +13,13 @@ from disttrain.checkpoint.lock import run_lock
 from disttrain.checkpoint.retention import prune
 from disttrain.checkpoint.rng import capture_rng, restore_rng
 from disttrain.checkpoint.save import save_checkpoint
+from disttrain.checkpoint.tree import flatten, unflatten
 
 __all__ = [
     "Checkpoint",
-    "Latest",
     "Loaded",
     "capture_rng",
-    "latest_checkpoint",
+    "flatten",
     "list_checkpoints",
     "load_checkpoint",
     "load_latest",
@@ -29,5 +27,6 @@ __all__ = [
     "restore_rng",
     "run_lock",
     "save_checkpoint",
+    "unflatten",
     "verify_checkpoint",
 ]

@@ -1,9 +1,9 @@
 """What a checkpoint looks like on disk: names, and the manifest.
 
-``run_dir/checkpoints/step-00001234/`` holds ``model.safetensors``, ``optimizer.safetensors``,
-``state.json``, one ``rng-R.json`` per rank, and ``MANIFEST.json``, which gives the size and the sha256 of
-each of the others and is written last. Beside the checkpoints there may be hidden directories, left behind
-by a process that was killed:
+``run_dir/checkpoints/step-00001234/`` holds ``model.safetensors``, the weights by name; ``state.json``, all else a run
+needs, whose tensors are in ``state.safetensors``; and ``MANIFEST.json``, which gives the size and the sha256 of each of
+the others and is written last. Beside the checkpoints there may be hidden directories, left behind by a process that was
+killed:
 
 - ``.tmp-step-00001234-<uuid>``: was being written. Never read.
 - ``.del-step-00001234-<uuid>``: was being deleted. Never read.
@@ -26,11 +26,12 @@ from disttrain.checkpoint.strict_json import dump_json, parse_json
 from disttrain.errors import CheckpointError
 
 FORMAT = "disttrain checkpoint"
-VERSION = 1
+VERSION = 2
 MANIFEST = "MANIFEST.json"
 MODEL = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
+TENSORS = "state.safetensors"
 STATE = "state.json"
+FILES = (MODEL, TENSORS, STATE)
 MAX_STEP = 2**63 - 1
 
 _STEP = re.compile(r"step-([0-9]{8,19})")
@@ -44,25 +45,17 @@ class Checkpoint:
 
     Attributes:
         step: number of updates applied.
-        model: ``model.state_dict()``.
-        optimizer: ``optimizer.state_dict()``, or any nesting of dict, list, tuple, tensors and plain values.
-        state: plain values: the position in the data, the loss scaler, the best result, early stopping, ...
-        rng: per rank, what `disttrain.checkpoint.capture_rng` returned there.
+        model: ``model.state_dict()``; in a file of its own, for others to read.
+        state: all else: dicts, lists and tuples of tensors and plain values, nested at will.
     """
 
     step: int
     model: Mapping[str, Tensor]
-    optimizer: dict[str, Any]
     state: dict[str, Any]
-    rng: list[dict[str, Any]]
 
 
 def checkpoints_directory(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
-
-
-def rng_name(rank: int) -> str:
-    return f"rng-{rank}.json"
 
 
 def step_name(step: int) -> str:
@@ -129,11 +122,6 @@ class Manifest:
     step: int
     files: dict[str, FileRecord]
 
-    @property
-    def num_ranks(self) -> int:
-        """Number of ranks whose random state is stored."""
-        return len(self.files) - 3
-
     def to_bytes(self) -> bytes:
         files = {name: {"size": file.size, "sha256": file.sha256} for name, file in self.files.items()}
         return dump_json({"format": FORMAT, "version": VERSION, "step": self.step, "files": files}, indent=1)
@@ -151,9 +139,10 @@ class Manifest:
             raise CheckpointError(f"{path}: not the manifest of a {FORMAT}")
         version = value.get("version")
         if type(version) is not int or version != VERSION:
+            wrote = "which disttrain 0.1 wrote" if version == 1 else "which another disttrain wrote"
             raise CheckpointError(
-                f"{path}: has format version {str(version)[:40]}; this disttrain reads version {VERSION}; "
-                "use the disttrain that wrote it"
+                f"{path}: has format version {str(version)[:40]}, {wrote}; this one reads version {VERSION}: go on with "
+                f"the disttrain that wrote it, or take its weights from {MODEL}"
             )
         if value.keys() != {"format", "version", "step", "files"}:
             raise CheckpointError(f"{path}: must have the keys format, version, step and files, and no more")
@@ -163,9 +152,8 @@ class Manifest:
         if not isinstance(files, dict):
             raise CheckpointError(f"{path}: files is not an object")
         # Checking the whole set of names, not each name, leaves no room for "..", "/" or anything unforeseen.
-        expected = {MODEL, OPTIMIZER, STATE, *(rng_name(rank) for rank in range(len(files) - 3))}
-        if files.keys() != expected:
-            odd = min(files.keys() ^ expected)
+        if files.keys() != set(FILES):
+            odd = min(files.keys() ^ set(FILES))
             raise CheckpointError(
                 f"{path}: {odd[:100]!r} is {'unexpected' if odd in files else 'missing'} in the list of files"
             )

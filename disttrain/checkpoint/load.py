@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from disttrain.checkpoint.files import read_bounded, read_verified, verify_file
 from disttrain.checkpoint.format import (
     MANIFEST,
     MODEL,
-    OPTIMIZER,
     STATE,
+    TENSORS,
     Checkpoint,
     Manifest,
     checkpoints_directory,
     list_checkpoints,
     parse_step_name,
-    rng_name,
 )
 from disttrain.checkpoint.strict_json import MAX_JSON, parse_json
 from disttrain.checkpoint.tensors import decode_tensors
@@ -30,15 +29,6 @@ from disttrain.errors import CheckpointError, NoCheckpointError
 
 Refused = list[tuple[Path, str]]
 """Checkpoints that were passed over, newest first, and why."""
-
-T = TypeVar("T")
-
-
-class Latest(NamedTuple):
-    """The newest checkpoint that verifies, and the newer ones that do not."""
-
-    path: Path
-    refused: Refused
 
 
 class Loaded(NamedTuple):
@@ -49,23 +39,23 @@ class Loaded(NamedTuple):
     refused: Refused
 
 
-def latest_checkpoint(run_dir: Path) -> Latest:
-    """The checkpoint with the highest step that verifies.
-
-    Raises:
-        NoCheckpointError: there is none; the message says why each one was refused.
-    """
-    _, path, refused = _newest(run_dir, verify_checkpoint)
-    return Latest(path, refused)
-
-
 def load_latest(run_dir: Path, device: torch.device | str = "cpu") -> Loaded:
     """Load the checkpoint with the highest step that loads. Reads each file once.
 
     Raises:
         NoCheckpointError: there is none; the message says why each one was refused.
     """
-    return Loaded(*_newest(run_dir, lambda path: load_checkpoint(path, device)))
+    refused: Refused = []
+    for path in list_checkpoints(run_dir).values():
+        try:
+            return Loaded(load_checkpoint(path, device), path, refused)
+        except CheckpointError as error:
+            refused.append((path, str(error)))
+    directory = checkpoints_directory(run_dir)
+    if not refused:
+        raise NoCheckpointError(f"{directory}: there is no checkpoint")
+    reasons = "".join(f"\n  {reason}" for _, reason in refused)
+    raise NoCheckpointError(f"{directory}: none of the {len(refused)} checkpoints is valid:{reasons}")
 
 
 def verify_checkpoint(path: Path) -> Manifest:
@@ -98,30 +88,23 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     def read(name: str) -> bytes:
         return read_verified(path / name, manifest.files[name])
 
-    def read_object(name: str, keys: set[str] | None = None) -> dict[str, Any]:
-        if manifest.files[name].size > MAX_JSON:
-            raise CheckpointError(f"{path / name}: has more than the {MAX_JSON} bytes that are allowed")
-        value = parse_json(read(name), path / name)
-        if not isinstance(value, dict) or (keys is not None and value.keys() != keys):
-            raise CheckpointError(f"{path / name}: is not the JSON object disttrain writes")
-        return value
+    def read_tensors(name: str) -> dict[str, Tensor]:
+        return {key: tensor.to(device) for key, tensor in decode_tensors(read(name), path / name).items()}
 
-    # Small files first: a checkpoint that is refused is refused early.
-    state = read_object(STATE, {"step", "optimizer", "state"})
-    if type(state["step"]) is not int or state["step"] != manifest.step:
+    # The small file first: a checkpoint that is refused is refused early.
+    if manifest.files[STATE].size > MAX_JSON:
+        raise CheckpointError(f"{path / STATE}: has more than the {MAX_JSON} bytes that are allowed")
+    stored = parse_json(read(STATE), path / STATE)
+    if not isinstance(stored, dict) or stored.keys() != {"step", "state"}:
+        raise CheckpointError(f"{path / STATE}: is not the JSON object disttrain writes")
+    if type(stored["step"]) is not int or stored["step"] != manifest.step:
         raise CheckpointError(
-            f"{path / STATE}: is of step {str(state['step'])[:40]}; the manifest says {manifest.step}"
+            f"{path / STATE}: is of step {str(stored['step'])[:40]}; the manifest says {manifest.step}"
         )
-    rng = [
-        _dictionary(unflatten(read_object(name), {}, path / name), path / name)
-        for name in map(rng_name, range(manifest.num_ranks))
-    ]
-    run_state = _dictionary(unflatten(state["state"], {}, path / STATE), path / STATE)
-
-    model = {name: t.to(device) for name, t in decode_tensors(read(MODEL), path / MODEL).items()}
-    moments = {name: t.to(device) for name, t in decode_tensors(read(OPTIMIZER), path / OPTIMIZER).items()}
-    optimizer = _dictionary(unflatten(state["optimizer"], moments, path / STATE), path / STATE)
-    return Checkpoint(manifest.step, model, optimizer, run_state, rng)
+    state = unflatten(stored["state"], read_tensors(TENSORS), path / STATE)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path / STATE}: is not the JSON object disttrain writes")
+    return Checkpoint(manifest.step, read_tensors(MODEL), state)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -164,24 +147,3 @@ def _file_sizes(path: Path) -> dict[str, int]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     return sizes
-
-
-def _dictionary(value: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: is not the JSON object disttrain writes")
-    return value
-
-
-def _newest(run_dir: Path, attempt: Callable[[Path], T]) -> tuple[T, Path, Refused]:
-    """The first result of ``attempt``, going from the highest step down."""
-    refused: Refused = []
-    for path in list_checkpoints(run_dir).values():
-        try:
-            return attempt(path), path, refused
-        except CheckpointError as error:
-            refused.append((path, str(error)))
-    directory = checkpoints_directory(run_dir)
-    if not refused:
-        raise NoCheckpointError(f"{directory}: there is no checkpoint")
-    reasons = "".join(f"\n  {reason}" for _, reason in refused)
-    raise NoCheckpointError(f"{directory}: none of the {len(refused)} checkpoints is valid:{reasons}")

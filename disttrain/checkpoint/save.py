@@ -14,20 +14,19 @@ from disttrain.checkpoint.format import (
     MANIFEST,
     MAX_STEP,
     MODEL,
-    OPTIMIZER,
     STATE,
+    TENSORS,
     Checkpoint,
     Manifest,
     checkpoints_directory,
     hidden_name,
-    rng_name,
     step_name,
 )
 from disttrain.checkpoint.load import verify_checkpoint
 from disttrain.checkpoint.retention import prune, sweep
 from disttrain.checkpoint.strict_json import dump_json
 from disttrain.checkpoint.tensors import encode_tensors, size_of
-from disttrain.checkpoint.tree import flatten, to_json
+from disttrain.checkpoint.tree import flatten
 from disttrain.errors import CheckpointError
 
 FREE_SPACE_FACTOR = 1.5
@@ -90,20 +89,12 @@ def encode_checkpoint(checkpoint: Checkpoint) -> dict[str, list[bytes | Tensor]]
     """
     if type(checkpoint.step) is not int or not 0 <= checkpoint.step <= MAX_STEP:
         raise CheckpointError(f"{checkpoint.step!r} is not a number of updates")
-    optimizer, moments = flatten(checkpoint.optimizer)
-    state = {
-        "step": checkpoint.step,
-        "optimizer": optimizer,
-        "state": to_json(checkpoint.state, "the state of the run"),
-    }
-    files: dict[str, list[bytes | Tensor]] = {
+    state, tensors = flatten(checkpoint.state)
+    return {
         MODEL: encode_tensors(checkpoint.model, "the model"),
-        OPTIMIZER: encode_tensors(moments, "the optimizer"),
-        STATE: [dump_json(state)],
+        TENSORS: encode_tensors(tensors, "the state of the run"),
+        STATE: [dump_json({"step": checkpoint.step, "state": state})],
     }
-    for rank, rng in enumerate(checkpoint.rng):
-        files[rng_name(rank)] = [dump_json(to_json(rng, f"the random state of rank {rank}"))]
-    return files
 
 
 def write_directory(path: Path, step: int, files: dict[str, list[bytes | Tensor]]) -> None:

@@ -42,18 +42,6 @@ def flatten(tree: object) -> tuple[Any, dict[str, Tensor]]:
     return _encode(tree, (), tensors), tensors
 
 
-def to_json(tree: object, what: str) -> Any:
-    """``tree`` as a JSON value; ``what`` names it in messages.
-
-    Raises:
-        CheckpointError: a value that JSON and the table above cannot hold, or a tensor.
-    """
-    value, tensors = flatten(tree)
-    if tensors:
-        raise CheckpointError(f"{what}: {min(tensors)} is a tensor; only the model and the optimizer may hold tensors")
-    return value
-
-
 def unflatten(value: Any, tensors: Mapping[str, Tensor], path: Path) -> Any:
     """The inverse of `flatten`; ``path`` is the file that messages name.
 

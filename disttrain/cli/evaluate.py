@@ -18,18 +18,18 @@ def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") 
     from disttrain.config import load_recipe
     from disttrain.engine.agreement import on_main
     from disttrain.telemetry import print_summary
-    from disttrain.training.build import build
+    from disttrain.training.build import build_model
     from disttrain.training.evaluate import evaluate as evaluate_run
-    from disttrain.training.persist import read, restore_average
+    from disttrain.training.persist import read, restore_weights
 
     with job(launch, engine, device) as (joined, _):
         recipe = on_main(joined, lambda: load_recipe(run_dir / "recipe.yaml"))
         checkpoint, refused = read(joined, run_dir)
-        run = build(recipe, joined, checkpoint)
-        restore_average(run, checkpoint)
+        ready = build_model(recipe, joined)
+        restore_weights(ready, checkpoint, averaged=True)
         step = joined.broadcast_object(checkpoint.step if checkpoint is not None else None)
         joined.phase = "evaluating"
-        metrics = evaluate_run(run)
+        metrics = evaluate_run(ready)
         if joined.world.is_main:
             warnings = {"passed over": "; ".join(refused)} if refused else {}
             summary = {**metrics, "updates": step, "run_dir": str(run_dir), **warnings}

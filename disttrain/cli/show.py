@@ -26,10 +26,11 @@ def show(
     from disttrain.cli.console import console
     from disttrain.plan.explain import explain
     from disttrain.plan.plan import resolve_plan
-    from disttrain.training.task import stated_sizes
+    from disttrain.training.build import facts_of
+    from disttrain.training.task import make_task, stated_sizes
 
     sizes = stated_sizes(recipe)
-    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size)
+    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, facts_of(recipe, make_task(recipe)))
     table = Table(title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left")
     for heading in ("what", "value", "why"):
         table.add_column(heading, overflow="fold")

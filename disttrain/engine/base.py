@@ -15,7 +15,7 @@ from disttrain.engine.agreement import require_agreement
 from disttrain.engine.exchange import Exchange, check_exchange
 from disttrain.engine.later import Numbers, later
 from disttrain.engine.world import World
-from disttrain.errors import PeerLostError
+from disttrain.errors import InputError, PeerLostError
 
 DEFAULT_EXCHANGE = Exchange()
 Reduction = Literal["sum", "max", "min"]
@@ -43,7 +43,7 @@ class Engine(ABC):
     multiplier = 1.0
     """What :meth:`backward` multiplies gradients with besides its ``scale``, and :meth:`reduce_gradients` takes off again."""
     rehearsals = 0
-    """Backward passes after which the exchange has settled its buffer layout (see ``train/rehearse.py``)."""
+    """Backward passes after which the exchange has settled its buffer layout (see ``training/rehearse.py``)."""
 
     @abstractmethod
     def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
@@ -53,14 +53,26 @@ class Engine(ABC):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of one micro-batch: gradients travel in the last one only."""
 
-    @abstractmethod
-    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
+    def backward(self, losses: Tensor, scale: float = 1.0, *, items: int | None = None) -> None:
         """Backward of ``scale * losses.sum()``, this rank's part of the loss whose gradient all ranks are to have.
 
-        For the mean over the global batch, ``losses`` are those of this rank's samples, of any shape, and ``scale`` is
+        For the mean over the global batch, ``losses`` are those of this rank's items, of any shape, and ``scale`` is
         one over the count of the whole global batch. Neither the sum nor the product is computed: they are the
         gradient that backward starts with.
+
+        Args:
+            items: how many losses there must be, where the caller knows.
+
+        Raises:
+            InputError: ``losses`` is a single number, such as a mean, or not as many as ``items``.
         """
+        if losses.dim() == 0 or (items is not None and losses.numel() != items):
+            wanted = "one number for each item" if items is None else f"{items:,} numbers, one for each item"
+            raise InputError(
+                f"the losses are of shape {tuple(losses.shape)}; expected {wanted}, not their mean or sum: "
+                'a torch loss function with reduction="none" gives them'
+            )
+        losses.backward(torch.full_like(losses, scale * self.multiplier))  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def reduce_gradients(self) -> None:
@@ -79,8 +91,8 @@ class Engine(ABC):
         return later(self.all_reduce(values))
 
     @abstractmethod
-    def broadcast(self, tensor: Tensor) -> Tensor:
-        """Copy rank 0's ``tensor`` into everybody's, in place, and return it."""
+    def broadcast(self, tensor: Tensor, root: int = 0) -> Tensor:
+        """Copy the ``tensor`` of rank ``root`` into everybody's, in place, and return it."""
 
     @abstractmethod
     def all_gather_object(self, value: Any) -> list[Any]:
@@ -117,17 +129,33 @@ class Engine(ABC):
             RankError: the ranks' models differ in names, shapes or dtypes; the message says where.
         """
         check_exchange(exchange, self.name, self.world.size)
+        return self.wrap(self.place(model), static_graph=static_graph, exchange=exchange)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move ``model`` to this rank's device and give it rank 0's parameters and buffers: what inference needs.
+
+        Raises:
+            RankError: the ranks' models differ in names, shapes or dtypes; the message says where.
+        """
         model = model.to(self.world.device)
         require_agreement(self, {"model": describe_tensors(model.state_dict())})
         self.broadcast_tensors(model.state_dict().values())
-        return self.wrap(model, static_graph=static_graph, exchange=exchange)
+        return model
+
+    def exchange_state(self) -> dict[str, Any]:
+        """What this rank's gradient exchange remembers from one update to the next; empty where it remembers nothing."""
+        return {}
+
+    def load_exchange_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`exchange_state` gave; called when the rehearsal is over."""
+        return  # remembers nothing
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """The user's own module inside what :meth:`prepare` returned."""
         return model
 
-    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Give all ranks rank 0's values, in place; tensors of one dtype and device travel together."""
+    def broadcast_tensors(self, tensors: Iterable[Tensor], root: int = 0) -> None:
+        """Give all ranks the values of rank ``root``, in place; tensors of one dtype and device travel together."""
         if self.world.size == 1:
             return
         groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -136,7 +164,7 @@ class Engine(ABC):
         for group in groups.values():
             for chunk in _chunks(group, 256 * 2**20):
                 flat = torch.cat([t.reshape(-1) for t in chunk])
-                self.broadcast(flat)
+                self.broadcast(flat, root)
                 _copy_flat(flat, chunk)
 
     def average_batch_norm(self, model: nn.Module) -> None:

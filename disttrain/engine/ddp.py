@@ -6,7 +6,7 @@ Two decisions are worth knowing:
 - A CUDA job also has a Gloo backend. Flags, objects and barriers travel as CPU tensors, so that none of them makes the
   host wait for the GPU.
 - DDP divides the summed gradient by the number of ranks. Our loss is already divided by the count of the whole global
-  batch, so :meth:`DDPEngine.backward` multiplies by the number of ranks, which DDP's division undoes.
+  batch, so ``multiplier``, which backward multiplies with, is the number of ranks, which DDP's division undoes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from disttrain.engine.base import Engine, Reduction
+from disttrain.engine.compression import Memory, attach_compression
 from disttrain.engine.exchange import Exchange
 from disttrain.engine.later import Numbers
 from disttrain.engine.leave import leave_without_waiting
@@ -51,6 +51,7 @@ class DDPEngine(Engine):
         self.world = world
         self.multiplier = float(world.size)
         self._model: DistributedDataParallel | None = None
+        self._memory = Memory()
         cuda = world.device.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -74,17 +75,20 @@ class DDPEngine(Engine):
             # Running statistics are averaged before they are used, not overwritten by rank 0's in every forward.
             **_NO_BUFFER_SYNC,
         )
-        _compress(self._model, exchange)
+        self._memory = attach_compression(self._model, exchange)
         return self._model
+
+    def exchange_state(self) -> dict[str, Any]:
+        return self._memory.state_dict()
+
+    def load_exchange_state(self, state: dict[str, Any]) -> None:
+        self._memory.load_state_dict(state)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model.module if isinstance(model, DistributedDataParallel) else model
 
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last or self._model is None else self._model.no_sync()
-
-    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
-        losses.backward(torch.full_like(losses, scale * self.multiplier))  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self) -> None:
         return  # DDP's last backward has waited for its buckets
@@ -105,8 +109,8 @@ class DDPEngine(Engine):
 
         return numbers
 
-    def broadcast(self, tensor: Tensor) -> Tensor:
-        dist.broadcast(tensor, 0)
+    def broadcast(self, tensor: Tensor, root: int = 0) -> Tensor:
+        dist.broadcast(tensor, root)
         return tensor
 
     def all_gather_object(self, value: Any) -> list[Any]:
@@ -136,28 +140,3 @@ class DDPEngine(Engine):
             return True
         # Gloo reports a lost connection as a plain RuntimeError that starts with its own source file.
         return isinstance(error, RuntimeError) and any(s in str(error) for s in ("gloo/", "Gloo ", "NCCL error"))
-
-
-def _compress(model: DistributedDataParallel, exchange: Exchange) -> None:
-    match exchange.compression:
-        case "none":
-            return
-        case "fp16":
-            model.register_comm_hook(None, default_hooks.fp16_compress_hook)
-        case "bf16":
-            model.register_comm_hook(None, _bf16_hook)
-        case "powersgd":
-            # Low-rank from the third iteration on: the first two are rehearsals, in which DDP still moves its buckets.
-            state = powerSGD_hook.PowerSGDState(
-                None, matrix_approximation_rank=exchange.powersgd_rank, start_powerSGD_iter=3
-            )
-            model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-
-
-def _bf16_hook(_, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings
-    """torch's own is refused without NCCL, although Gloo adds bfloat16 too."""
-    gradient = bucket.buffer()
-    wire = gradient.to(torch.bfloat16).div_(dist.get_world_size())
-    exchange = dist.all_reduce(wire, async_op=True)
-    assert exchange is not None
-    return exchange.get_future().then(lambda sent: gradient.copy_(sent.value()[0]))

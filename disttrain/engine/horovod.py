@@ -104,9 +104,6 @@ class HorovodEngine(Engine):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last or self._buckets is None else self._local_only(self._buckets)
 
-    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
-        losses.backward(torch.full_like(losses, scale))  # type: ignore[no-untyped-call]
-
     def reduce_gradients(self) -> None:
         if self._buckets is not None:
             self._buckets.finish()
@@ -132,8 +129,8 @@ class HorovodEngine(Engine):
 
         return numbers
 
-    def broadcast(self, tensor: Tensor) -> Tensor:
-        result: Tensor = self._hvd.broadcast_(tensor, 0, name="disttrain.broadcast")
+    def broadcast(self, tensor: Tensor, root: int = 0) -> Tensor:
+        result: Tensor = self._hvd.broadcast_(tensor, root, name="disttrain.broadcast")
         return result
 
     def all_gather_object(self, value: Any) -> list[Any]:

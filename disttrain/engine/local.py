@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from disttrain.engine.base import Engine, Reduction
@@ -27,16 +26,13 @@ class LocalEngine(Engine):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def backward(self, losses: Tensor, scale: float = 1.0) -> None:
-        losses.backward(torch.full_like(losses, scale))  # type: ignore[no-untyped-call]
-
     def reduce_gradients(self) -> None:
         return
 
     def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
         return tensor
 
-    def broadcast(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor, root: int = 0) -> Tensor:
         return tensor
 
     def all_gather_object(self, value: Any) -> list[Any]:

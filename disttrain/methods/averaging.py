@@ -5,41 +5,65 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from torch import Tensor, nn
-
-from disttrain.config import Recipe
+from disttrain.config.sections.base import Length
+from disttrain.data.batch import Batch
+from disttrain.errors import InputError
+from disttrain.methods.base import Context, Method
 from disttrain.optim import EMA, SWA, WeightAverage
-from disttrain.plan.plan import StepPlan
 
 
-class NoAverage:
-    """Nothing is averaged: every method is there and does nothing."""
-
-    weights: list[Tensor] = []  # noqa: RUF012  # never changed
-
-    def update(self, samples: int) -> None:
-        """After an applied update with ``samples`` samples."""
+class Average(Method):
+    """No average: evaluation sees the weights as they are."""
 
     def applied(self) -> AbstractContextManager[None]:
         """The averaged weights stand in the model while this is entered."""
         return nullcontext()
 
+
+class MovingAverage(Average):
+    """An average that follows the weights.
+
+    Args:
+        names: of its parameters, under which a checkpoint holds them.
+    """
+
+    def __init__(self, average: WeightAverage, names: list[str]) -> None:
+        self._average, self._names = average, names
+
+    def applied(self) -> AbstractContextManager[None]:
+        return self._average.applied()
+
+    def end_update(self, batch: Batch) -> None:
+        self._average.update(batch.size)
+
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds; empty: nothing."""
-        return {}
+        state = self._average.state_dict()
+        return {**state, "weights": dict(zip(self._names, state["weights"], strict=True))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        self._average.load_state_dict({**state, "weights": [state["weights"][name] for name in self._names]})
 
 
-Average = WeightAverage | NoAverage
+def make_average(context: Context) -> Average:
+    """From the recipe's ``average`` section; lengths in epochs stretch with regime adaptation, as the run does.
 
-
-def make_average(recipe: Recipe, plan: StepPlan, params: list[nn.Parameter]) -> Average:
-    """From the recipe's ``average`` section; lengths in epochs stretch with regime adaptation, as the run does."""
-    average = recipe.average
+    Raises:
+        InputError: a length is less than a sample.
+    """
+    average = context.recipe.average
     if average is None:
-        return NoAverage()
+        return Average()
+    named = [(name, p) for name, p in context.model.named_parameters() if p.requires_grad]
+    names, params = [name for name, _ in named], [p for _, p in named]
     if average.kind == "ema":
-        return EMA(params, half_life=plan.epoch.in_samples(average.half_life))
-    return SWA(params, start=plan.epoch.in_samples(average.start), every=plan.epoch.in_samples(average.every))
+        half_life = _samples(context, average.half_life, "average.half_life")
+        return MovingAverage(EMA(params, half_life=half_life), names)
+    start, every = context.plan.epoch.in_samples(average.start), _samples(context, average.every, "average.every")
+    return MovingAverage(SWA(params, start=start, every=every), names)
+
+
+def _samples(context: Context, length: Length, key: str) -> int:
+    samples = context.plan.epoch.in_samples(length)
+    if samples < 1:
+        raise InputError(f"{key} is less than one sample; expected a longer one")
+    return samples

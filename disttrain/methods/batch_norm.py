@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from disttrain.config import Recipe
 from disttrain.data.batch import Batch
-from disttrain.engine.base import Engine
+from disttrain.data.position import Position
 from disttrain.errors import InputError
+from disttrain.methods.base import Context, Method
 from disttrain.nn import (
     GhostBatchNorm,
     convert_ghost_batch_norm,
@@ -24,7 +25,7 @@ from disttrain.nn import (
 )
 
 
-def convert_batch_norm(recipe: Recipe, model: nn.Module, engine: Engine) -> nn.Module:
+def apply_batch_norm(recipe: Recipe, model: nn.Module, all_reduce: Callable[[Tensor], object]) -> nn.Module:
     """``model`` with the batch norm of the recipe's ``batch_norm`` section.
 
     Raises:
@@ -38,36 +39,34 @@ def convert_batch_norm(recipe: Recipe, model: nn.Module, engine: Engine) -> nn.M
     try:
         if kind.kind == "ghost":
             return convert_ghost_batch_norm(model, kind.ghost_size, kind.stats_update)
-        return convert_sync_batch_norm(model, engine.all_reduce)
+        return convert_sync_batch_norm(model, all_reduce)
     except ValueError as error:
         raise InputError(f"batch_norm.kind {kind.kind}: {error}") from None
 
 
-class RunningStatistics:
+class RunningStatistics(Method):
     """Keeps running statistics exact: ghosts' are folded once per update from all ranks' and micro-batches' ghosts; while
     training a rank has its part of them, and they are complete only inside :meth:`complete`. Per-rank batch norm's are
     averaged over the ranks there.
 
     Args:
-        model: with complete statistics, the same on all ranks.
-        ghost_size: of the plan.
+        context: its model has complete statistics, the same on all ranks.
     """
 
-    def __init__(self, model: nn.Module, engine: Engine, ghost_size: int) -> None:
-        self._model, self._engine, self._ghost_size = model, engine, ghost_size
+    def __init__(self, context: Context) -> None:
+        self._model, self._engine, self._ghost_size = context.model, context.engine, context.plan.ghost_size
+        model = context.model
         ghosts = ghost_layers(model)
         self._ghosts = bool(ghosts)
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
         self._others = nn.ModuleList(m for m in norms if not isinstance(m, GhostBatchNorm))
         self._divide()
 
-    def begin_update(self) -> None:
-        """Before the first forward of an update, or of one that is tried again."""
+    def begin_update(self, position: Position) -> None:
         if self._ghosts:
             defer_statistics(self._model)
 
     def end_update(self, batch: Batch) -> None:
-        """After an applied update."""
         if self._ghosts:
             size = self._ghost_size
             fold_statistics(
@@ -79,7 +78,7 @@ class RunningStatistics:
 
     @contextmanager
     def complete(self) -> Iterator[None]:
-        """Around an evaluation or a save."""
+        """Around whatever reads or writes the model's statistics: an evaluation, a save, a restart."""
         if self._ghosts:
             exchange_statistics(self._model, self._engine.all_reduce)
         self._engine.average_batch_norm(self._others)

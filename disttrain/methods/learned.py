@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from disttrain.data.batch import Batch
+from disttrain.data.position import Position
 from disttrain.engine.base import Engine
 from disttrain.engine.later import later
-from disttrain.errors import CheckpointError, InputError
-from disttrain.grads import GradNormWeights, UncertaintyWeights
-from disttrain.methods.loss_weights import LossWeights, Report
+from disttrain.errors import InputError
+from disttrain.grads import GradNormWeights, UncertaintyWeights, select
+from disttrain.methods.base import Context, Report
+from disttrain.methods.loss_weights import FixedWeights, LossWeights
 from disttrain.precision import Precision
 
 
@@ -29,7 +32,7 @@ class LearnedWeights(LossWeights):
         super().__init__(engine)
         self._means: Tensor | None = None
 
-    def end_update(self) -> None:
+    def end_update(self, batch: Batch) -> None:
         if self._sums is not None:
             self._means = self._engine.all_reduce(self._sums)
             self._learn(self._means)
@@ -48,20 +51,13 @@ class LearnedWeights(LossWeights):
 
         return found
 
-    def state_dict(self) -> dict[str, Any] | None:
-        return {"names": list(self.names), **self._state()} if self.names else None
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": list(self.names), **self._state()} if self.names else {}
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        if state is None:
-            return
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.names = tuple(state["names"])
         self._begin()
-        try:
-            self._load(state)
-        except KeyError as error:
-            raise CheckpointError(
-                f"the weights of the losses were learned in another way: {error} is missing"
-            ) from None
+        self._load(state)
 
     def _meet_single(self) -> None:
         raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
@@ -98,21 +94,11 @@ class LearnedUncertainty(LearnedWeights):
         self._adam.step()
 
     def _state(self) -> dict[str, Any]:
-        moments = self._adam.state[self._module.log_variances]
-        return {
-            "log_variances": self._module.log_variances.tolist(),
-            "adam": {name: value.tolist() for name, value in moments.items()},
-        }
+        return {"module": dict(self._module.state_dict()), "adam": self._adam.state_dict()}
 
     def _load(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            self._module.log_variances.copy_(torch.tensor(state["log_variances"], dtype=torch.float64))
-        moments = self._adam.state[self._module.log_variances]
-        for name, value in state["adam"].items():
-            if isinstance(value, list):
-                moments[name] = torch.tensor(value, dtype=torch.float64, device=self._engine.world.device)
-            else:  # Adam counts its steps on the CPU in float32
-                moments[name] = torch.tensor(value)
+        self._module.load_state_dict(state["module"])
+        self._adam.load_state_dict(state["adam"])
 
 
 class BalancedGradients(LearnedWeights):
@@ -133,8 +119,8 @@ class BalancedGradients(LearnedWeights):
         self._gradients: Tensor | None = None
         self._loss_scale = 1.0
 
-    def begin_update(self) -> None:
-        super().begin_update()
+    def begin_update(self, position: Position) -> None:
+        super().begin_update(position)
         self._gradients = None
         self._loss_scale = self._precision.loss_scale  # fp16 has another one once the update is over
 
@@ -169,3 +155,21 @@ class BalancedGradients(LearnedWeights):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._gradnorm.load_state_dict(state)
+
+
+def make_loss_weights(context: Context) -> LossWeights:
+    """From the recipe's ``loss.weights`` and ``loss.balance``.
+
+    Raises:
+        InputError: a pattern selects nothing.
+    """
+    engine, balance = context.engine, context.recipe.loss.balance
+    if balance is None:
+        return FixedWeights(engine, context.recipe.loss.weights)
+    if balance.kind == "uncertainty":
+        return LearnedUncertainty(engine, balance.lr)
+    try:
+        shared = select(context.model, balance.parameters)
+    except ValueError as error:
+        raise InputError(f"loss.balance: {error}") from None
+    return BalancedGradients(engine, context.precision, shared, alpha=balance.alpha, lr=balance.lr)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from disttrain.data.position import Position
 from disttrain.engine.agreement import require_agreement
 from disttrain.engine.base import Engine
 from disttrain.errors import InputError
-from disttrain.tasks.terms import Losses, stacked, totals, weighted
-
-Report = Callable[[], dict[str, Any]]
-"""Waits until the numbers for a training line have arrived, and gives them by name."""
+from disttrain.methods.base import Method, Report
+from disttrain.tasks.terms import Losses, stacked, sums, weighted
 
 
-class LossWeights(ABC):
+class LossWeights(Method, ABC):
     """What an update asks of the weights of a task's losses.
 
     Attributes:
@@ -30,8 +28,7 @@ class LossWeights(ABC):
         self._engine = engine
         self._sums: Tensor | None = None
 
-    def begin_update(self) -> None:
-        """Before the micro-batches of an update."""
+    def begin_update(self, position: Position) -> None:
         self._sums = None
 
     def combine(self, losses: Losses, share: float) -> Tensor:
@@ -51,8 +48,8 @@ class LossWeights(ABC):
         if names != self.names:
             self._meet(names)
         terms = stacked(losses, names)
-        sums = totals(terms) * share
-        self._sums = sums if self._sums is None else self._sums + sums
+        parts = sums(terms) * share
+        self._sums = parts if self._sums is None else self._sums + parts
         self._see(terms, share)
         return weighted(terms, self.weights())
 
@@ -60,24 +57,11 @@ class LossWeights(ABC):
     def weights(self) -> Tensor:
         """(k,) in the order of ``names``."""
 
-    def end_update(self) -> None:
-        """After an update that was applied."""
-        return  # fixed weights learn nothing
-
     def report(self) -> Report:
-        """What a training line says of the last update, once it is asked for: the mean of each loss, where there are several."""
         if self._sums is None:
             return dict
         numbers = self._engine.sum_later(self._sums.clone())
         return lambda: {"losses": dict(zip(self.names, numbers(), strict=True))}
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """Plain numbers for a checkpoint; None: nothing is learned."""
-        return None
-
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        return  # fixed weights come from the recipe
 
     def _meet(self, names: tuple[str, ...]) -> None:
         if self.names:
@@ -122,6 +106,5 @@ class FixedWeights(LossWeights):
             raise InputError(
                 f"loss.weights has {', '.join(sorted(given)) or 'nothing'}; this task's losses are {', '.join(self.names)}"
             ).on_all_ranks()
-        self._vector = torch.tensor(
-            [given[n] for n in self.names], dtype=torch.float64, device=self._engine.world.device
-        )
+        vector = [given[name] for name in self.names]
+        self._vector = torch.tensor(vector, dtype=torch.float64, device=self._engine.world.device)

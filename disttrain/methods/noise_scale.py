@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from disttrain.data.batch import Batch
-from disttrain.engine.base import Engine
+from disttrain.data.batch import Batch, MicroBatch
+from disttrain.data.position import Position
+from disttrain.errors import InputError
 from disttrain.grads import NoiseScale, global_norm
+from disttrain.methods.base import Context, Method, Report
 
 
-class NoiseMeter:
+class NoiseMeter(Method):
+    """Measures nothing.
+
+    Attributes:
+        estimate: what measurements go into.
+    """
+
+    def __init__(self) -> None:
+        self.estimate = NoiseScale()
+
+
+class MicroBatchNoise(NoiseMeter):
     """Compares the squared norms of the micro-batches' own gradients with that of the global batch.
 
     A hook on each parameter sees what one backward adds to its gradient, before it is accumulated or exchanged, so the
@@ -22,50 +35,37 @@ class NoiseMeter:
     extra read of the gradient in each backward that is measured, and one exchange of three numbers.
 
     Args:
-        params: whose gradients are measured.
         every: updates between two measurements.
-        estimate: what the measurements go into.
-
-    Attributes:
-        measuring: whether the update under way is one that is measured.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter], engine: Engine, every: int, estimate: NoiseScale) -> None:
-        self.estimate = estimate
-        self._engine = engine
+    def __init__(self, context: Context, every: int) -> None:
+        super().__init__()
+        self._engine, self._precision, self._params = context.engine, context.precision, context.params
         self._every = every
-        self._params = params
-        self.measuring = False
+        self._measuring = False
         self._square: Tensor | None = None
         self._squares: list[tuple[Tensor, int, float]] = []
-        for param in params:
+        for param in self._params:
             param.register_hook(self._see)  # type: ignore[no-untyped-call]
 
-    def begin_update(self, number: int) -> None:
-        """Before the micro-batches of update ``number``, counted from 1."""
-        self.measuring = number % self._every == 0
+    def begin_update(self, position: Position) -> None:
+        self._measuring = (position.updates + 1) % self._every == 0
         self._squares = []
 
-    def begin_micro_batch(self) -> None:
-        """Right before the backward of a micro-batch: what the hooks saw earlier was no part of it."""
-        self._square = None
+    def begin_backward(self) -> None:
+        self._square = None  # what the hooks saw earlier was no part of this pass
 
-    def end_micro_batch(self, samples: int, factor: float) -> None:
-        """After the backward of a micro-batch.
-
-        Args:
-            samples: in it.
-            factor: what backward multiplied the gradient of the micro-batch's *mean* loss with.
-        """
-        if self.measuring and self._square is not None:
+    def end_backward(self, batch: Batch, micro: MicroBatch) -> None:
+        if self._measuring and micro.weight and self._square is not None:
+            samples = len(micro.ids)
+            # What the gradient of the mean loss over this micro-batch was multiplied with by the time it reached the parameters.
+            factor = self._engine.multiplier * self._precision.loss_scale * samples / batch.size
             self._squares.append((self._square, samples, factor))
 
-    def end_update(self, batch: Batch) -> None:
-        """After the reduction, when gradients are those of the mean loss over the global batch, and before anything changes
-        them."""
-        if not self.measuring:
+    def see_gradient(self, batch: Batch) -> None:
+        if not self._measuring:
             return
-        self.measuring = False
+        self._measuring = False
         grad_norm = global_norm(self._params).double()
         sums = torch.zeros(3, dtype=torch.float64, device=grad_norm.device)
         for square, samples, factor in self._squares:
@@ -78,7 +78,35 @@ class NoiseMeter:
         if count > 1.0 and math.isfinite(total) and math.isfinite(big):
             self.estimate.update(total / count, big, small_batch=count / inverse, big_batch=batch.size)
 
+    def report(self) -> Report:
+        value = self.estimate.value
+        return lambda: {"noise_scale": value}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.estimate.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.estimate.load_state_dict(state)
+
     def _see(self, grad: Tensor) -> None:
-        if self.measuring:
+        if self._measuring:
             square = grad.detach().double().square().sum()
             self._square = square if self._square is None else self._square + square
+
+
+def make_noise_meter(context: Context) -> NoiseMeter:
+    """Measures in every update for AdaScale, and otherwise as often as ``noise_scale`` says.
+
+    Raises:
+        InputError: every update is a single micro-batch, which says nothing of the noise.
+    """
+    recipe, plan = context.recipe, context.plan
+    adascale = recipe.optimizer.lr_scaling == "adascale"
+    if recipe.noise_scale is None and not adascale:
+        return NoiseMeter()
+    if context.engine.world.size * plan.accumulation < 2 and plan.largest_batch == plan.global_batch:
+        raise InputError(
+            "the noise scale is measured between the micro-batches of an update, and there is only one: start more ranks, or set "
+            f"batch.per_rank_max to {max(plan.global_batch // 2, 1)} or less"
+        )
+    return MicroBatchNoise(context, 1 if adascale or recipe.noise_scale is None else recipe.noise_scale.every_steps)

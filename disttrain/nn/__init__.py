@@ -1,6 +1,7 @@
 """Layers and initialisers for large batches. Needs torch and nothing else of disttrain."""
 
 from disttrain.nn.convert import convert_batch_norm, convert_ghost_batch_norm, convert_sync_batch_norm
+from disttrain.nn.facts import ModelFacts, model_facts
 from disttrain.nn.ghost_norm import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
 from disttrain.nn.ghosts import ghost_count, ghost_sizes
 from disttrain.nn.glu import GEGLU, GatedFeedForward, ReGLU, SwiGLU
@@ -22,6 +23,7 @@ __all__ = [
     "GhostBatchNorm1d",
     "GhostBatchNorm2d",
     "GhostBatchNorm3d",
+    "ModelFacts",
     "ReGLU",
     "SwiGLU",
     "SyncBatchNorm",
@@ -36,5 +38,6 @@ __all__ = [
     "ghost_layers",
     "ghost_sizes",
     "initialise",
+    "model_facts",
     "zero_last_gamma",
 ]

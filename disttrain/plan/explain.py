@@ -157,12 +157,18 @@ def _gradient(recipe: Recipe) -> list[Line]:
 
 
 def _rest(recipe: Recipe, plan: StepPlan) -> list[Line]:
+    depends = "; ".join(plan.rank_dependent)
     lines: list[Line] = [
+        (
+            "result depends on ranks",
+            "yes" if depends else "no",
+            depends or "but for rounding: nothing here knows the ranks",
+        ),
         (
             "precision",
             recipe.precision,
             "parameters and optimizer state stay in float32, or float64 with fp64",
-        )
+        ),
     ]
     lines += _gradient(recipe)
     if plan.evaluate_every is None:

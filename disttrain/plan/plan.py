@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 from disttrain.config import Recipe
 from disttrain.data.shares import share
 from disttrain.errors import InputError
+from disttrain.nn.facts import ModelFacts
 from disttrain.plan.growth import instead_of_decay, planned_growth
 from disttrain.plan.lengths import EpochLength
 from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, peak_lr, warmed_up, warmup_samples
 from disttrain.schedules import Schedule
+
+PLAIN = ModelFacts()
+"""Of a model without ghosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class StepPlan:
         lr: learning rate as a function of samples seen before the update.
         momentum: momentum, or beta1, likewise; None: as the optimizer has it.
         evaluate_every: None: never.
+        rank_dependent: in words, what makes the result depend on the number of ranks; empty: nothing does.
     """
 
     world_size: int
@@ -55,14 +60,18 @@ class StepPlan:
     lr: Schedule
     momentum: Schedule | None
     evaluate_every: int | None
+    rank_dependent: tuple[str, ...]
 
 
-def resolve_plan(recipe: Recipe, train_samples: int, test_samples: int, world_size: int) -> StepPlan:
+def resolve_plan(
+    recipe: Recipe, train_samples: int, test_samples: int, world_size: int, model: ModelFacts = PLAIN
+) -> StepPlan:
     """Derive everything.
 
     Args:
         train_samples, test_samples: sizes of the task's two sets.
         world_size: number of ranks, at least 1.
+        model: what the model says of itself.
 
     Raises:
         InputError: the numbers do not fit together; the message names them.
@@ -75,7 +84,7 @@ def resolve_plan(recipe: Recipe, train_samples: int, test_samples: int, world_si
             f"the global batch is {global_batch} samples, but the train set has only {train_samples}: "
             f"choose batch.global <= {train_samples}"
         )
-    ghost = ghost_size(recipe)
+    ghost = model.ghost_size
     _check_ghosts(ghost, global_batch, micro_max, world_size)
     shares = [hi - lo for lo, hi in (share(global_batch, rank, world_size, ghost) for rank in range(world_size))]
     largest = max(shares)
@@ -93,7 +102,7 @@ def resolve_plan(recipe: Recipe, train_samples: int, test_samples: int, world_si
         epoch = replace(epoch, batch_at=batch_at)
         total = epoch.in_samples(recipe)
     largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
-    if recipe.batch_norm is not None and recipe.batch_norm.kind == "sync":
+    if model.sync_norm:
         _check_sync(min(shares), pieces, largest_batch > global_batch, used % global_batch, world_size)
     return StepPlan(
         world_size=world_size,
@@ -114,14 +123,22 @@ def resolve_plan(recipe: Recipe, train_samples: int, test_samples: int, world_si
         lr=warmed_up(recipe, peak, warmup, decay),
         momentum=one_cycle(recipe, peak, total).momentum if recipe.schedule.decay.kind == "one_cycle" else None,
         evaluate_every=_evaluate_every(recipe, epoch),
+        rank_dependent=(*model.rank_dependent, *_rank_dependent(recipe)),
     )
 
 
-def ghost_size(recipe: Recipe) -> int:
-    """Samples that share batch norm's statistics; 1 without ghost batch norm."""
-    if recipe.batch_norm is not None:
-        return recipe.batch_norm.ghost_size if recipe.batch_norm.kind == "ghost" else 1
-    return getattr(recipe.model, "ghost_size", 1) if getattr(recipe.model, "norm", None) == "ghost_batch" else 1
+def _rank_dependent(recipe: Recipe) -> list[str]:
+    """What of the recipe itself makes its result depend on the number of ranks."""
+    found = []
+    if recipe.batch.per_rank is not None:
+        found.append("batch.per_rank, with which the global batch grows with the ranks")
+    if recipe.communication.reduction == "adasum":
+        found.append("communication.reduction adasum")
+    if recipe.communication.compression != "none":
+        found.append(f"communication.compression {recipe.communication.compression}")
+    if recipe.optimizer.lr_scaling == "adascale":
+        found.append("optimizer.lr_scaling adascale, which measures between micro-batches")
+    return found
 
 
 def _check_ghosts(ghost: int, global_batch: int, micro_max: int | None, world_size: int) -> None:

@@ -22,6 +22,6 @@ def weighted(terms: Tensor, weights: Tensor) -> Tensor:
     return (terms * weights.to(terms).view(-1, *[1] * (terms.dim() - 1))).sum(0)
 
 
-def totals(terms: Tensor) -> Tensor:
+def sums(terms: Tensor) -> Tensor:
     """(k,) float64: each of the ``terms`` ``(k, ...)`` summed over its items."""
     return terms.detach().double().flatten(1).sum(1)

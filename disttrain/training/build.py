@@ -1,15 +1,18 @@
-"""From a recipe and an engine to a run that is ready for its first update. The only place that wires parts together."""
+"""From a recipe and an engine to a model, or to a run that is ready for its first update. The only place that wires parts
+together."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from disttrain.checkpoint import Checkpoint, load_latest
+from disttrain.checkpoint import load_latest
 from disttrain.config import Recipe
 from disttrain.data import Loader, Order
 from disttrain.data.order import GlobalShuffle, Partition, WithReplacement
@@ -17,107 +20,115 @@ from disttrain.data.randomness import bits
 from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
 from disttrain.engine.exchange import Exchange
-from disttrain.errors import CheckpointError, InputError
-from disttrain.grads import NoiseScale
-from disttrain.methods.averaging import make_average
-from disttrain.methods.balance import make_balance
-from disttrain.methods.batch_norm import RunningStatistics, convert_batch_norm
-from disttrain.methods.gradient import make_methods
-from disttrain.methods.noise_scale import NoiseMeter
-from disttrain.models.build import build_model, is_ours
-from disttrain.plan.plan import StepPlan, resolve_plan
+from disttrain.errors import CheckpointError, DataError, InputError
+from disttrain.methods.base import Context
+from disttrain.methods.batch_norm import apply_batch_norm
+from disttrain.methods.make import make_methods
+from disttrain.models.build import build_model as build_module
+from disttrain.models.build import is_ours
+from disttrain.nn import ModelFacts, model_facts
+from disttrain.plan.plan import resolve_plan
 from disttrain.precision import PRECISIONS
 from disttrain.tasks.base import Task
+from disttrain.tasks.classification import Classification
 from disttrain.training.facts import facts
 from disttrain.training.optimizers import make_optimizer
-from disttrain.training.state import Progress, Run
+from disttrain.training.state import Prepared, Run
 from disttrain.training.task import checked_sizes, make_task
 
 
-def build(recipe: Recipe, engine: Engine, checkpoint: Checkpoint | None = None) -> Run:
-    """Load the data, make the model, give everybody rank 0's state.
-
-    Args:
-        checkpoint: on rank 0, what to continue from; see :func:`disttrain.training.persist.restore` for the rest.
+def build_model(recipe: Recipe, engine: Engine) -> Prepared:
+    """The recipe's task and model, the model the same on all ranks: no optimizer, no train set, any number of ranks.
 
     Raises:
         InputError, RankError: on all ranks: something is wrong on some of them, or they differ.
     """
+    ready = construct(recipe, engine)
+    engine.place(ready.model)
+    return ready
 
-    def load() -> Task:
-        task = make_task(recipe)
-        task.train_dataset()
-        task.test_dataset()
-        return task
 
-    task = everyone(engine, load)
+def build_run(recipe: Recipe, engine: Engine) -> Run:
+    """Load the data, make the model and all that trains it, give everybody rank 0's weights.
+
+    Raises:
+        InputError, RankError: on all ranks: something is wrong on some of them, or they differ.
+    """
+    ready = construct(recipe, engine)
+    task, model, found = ready.task, ready.model, ready.facts
+    everyone(engine, lambda: (task.train_dataset(), task.test_dataset()))
     sizes = everyone(engine, lambda: checked_sizes(recipe, task))
-    plan = everyone(engine, lambda: resolve_plan(recipe, sizes.train, sizes.test, engine.world.size))
+    plan = everyone(engine, lambda: resolve_plan(recipe, sizes.train, sizes.test, engine.world.size, found))
     require_agreement(engine, facts(recipe, task))
+    if recipe.start_from is not None:
+        on_main(engine, lambda: start_from(model, Path(recipe.start_from or "")))
+    wrapped = engine.prepare(
+        model.train(),
+        static_graph=has_static_graph(recipe, task),
+        exchange=Exchange(**recipe.communication.model_dump()),
+    )
+    seed_rank(recipe.seed, engine.world.rank)
+    optimizer = everyone(engine, lambda: make_optimizer(recipe, model, plan.peak_lr, plan.global_batch))
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    context = Context(recipe, plan, engine, ready.precision, model, params, optimizer)
+    methods = everyone(engine, lambda: make_methods(context))
+    return Run(recipe, engine, task, ready.precision, model, found, plan, wrapped, params, optimizer, methods)
 
+
+def construct(recipe: Recipe, engine: Engine) -> Prepared:
+    """Task and model as each rank makes them by itself."""
+    task = everyone(engine, lambda: make_task(recipe))
     precision = PRECISIONS[recipe.precision](engine.world.device)
     precision.activate()
     torch.manual_seed(recipe.seed)
-    model = everyone(engine, lambda: convert_batch_norm(recipe, make_model(recipe, task), engine))
-    model = model.to(precision.parameter_dtype)
-    if checkpoint is not None:
-        model.load_state_dict(checkpoint.model)
-    elif recipe.start_from is not None:
-        on_main(engine, lambda: start_from(model, Path(recipe.start_from or "")))
-    ours = recipe.model is None or is_ours(recipe.model.name)
-    # GradNorm's own passes through the graph are not those that DDP learns the graph from.
-    gradnorm = recipe.loss.balance is not None and recipe.loss.balance.kind == "gradnorm"
-    static_graph = task.static_graph and ours and not gradnorm
-    model = engine.prepare(model.train(), static_graph=static_graph, exchange=make_exchange(recipe))
-    bare = engine.unwrap(model)
-    seed_rank(recipe.seed, engine.world.rank)
-    optimizer = everyone(engine, lambda: make_optimizer(recipe, bare, plan.peak_lr, plan.global_batch))
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    if plan.momentum is not None and not optimizer.param_groups[0].keys() & {"momentum", "betas"}:
-        raise InputError(
-            f"schedule.decay.kind one_cycle cycles the momentum, and optimizer {recipe.optimizer.name} has none"
-        ).on_all_ranks()
-    return Run(
-        recipe,
-        plan,
-        engine,
-        task,
-        model,
-        params,
-        optimizer,
-        precision,
-        Progress(),
-        balance=everyone(engine, lambda: make_balance(recipe, engine, precision, bare)),
-        methods=everyone(engine, lambda: make_methods(recipe, bare)),
-        statistics=RunningStatistics(bare, engine, plan.ghost_size),
-        average=make_average(recipe, plan, [p for p in bare.parameters() if p.requires_grad]),
-        noise=make_noise_meter(recipe, plan, engine, params),
-    )
+    model, found = everyone(engine, lambda: make_model(recipe, task, task.model_hints(), engine.all_reduce))
+    return Prepared(recipe, engine, task, precision, model.to(precision.parameter_dtype), found)
 
 
-def make_exchange(recipe: Recipe) -> Exchange:
-    """From the recipe's ``communication`` section."""
-    return Exchange(**recipe.communication.model_dump())
-
-
-def make_noise_meter(
-    recipe: Recipe, plan: StepPlan, engine: Engine, params: Sequence[torch.nn.Parameter]
-) -> NoiseMeter | None:
-    """Measures in every update for AdaScale, and otherwise as often as ``noise_scale`` says.
+def make_model(
+    recipe: Recipe, task: Task, hints: Mapping[str, Any], all_reduce: Callable[[torch.Tensor], object]
+) -> tuple[torch.nn.Module, ModelFacts]:
+    """The recipe's model, or the task's own default, in the task's shapes and with the recipe's batch norm; and what it says
+    of itself.
 
     Raises:
-        InputError: every update is a single micro-batch, which says nothing of the noise.
+        InputError: it cannot be made, or contradicts the recipe.
     """
-    adascale = recipe.optimizer.lr_scaling == "adascale"
-    if recipe.noise_scale is None and not adascale:
-        return None
-    if engine.world.size * plan.accumulation < 2 and plan.largest_batch == plan.global_batch:
-        raise InputError(
-            "the noise scale is measured between the micro-batches of an update, and there is only one: start more ranks, or set "
-            f"batch.per_rank_max to {max(plan.global_batch // 2, 1)} or less"
-        )
-    every = 1 if adascale or recipe.noise_scale is None else recipe.noise_scale.every_steps
-    return NoiseMeter(params, engine, every, NoiseScale())
+    if recipe.model is None:
+        name, arguments = task.default_model
+    else:
+        # null in a section of ours means "not given", so that the task's hint or the model's default holds.
+        arguments = recipe.model.model_dump(exclude_none=is_ours(recipe.model.name))
+        name = arguments.pop("name")
+    model = apply_batch_norm(recipe, build_module(name, arguments, hints), all_reduce)
+    try:
+        return model, model_facts(model)
+    except ValueError as error:
+        raise InputError(f"model {name}: {error}") from None
+
+
+def facts_of(recipe: Recipe, task: Task) -> ModelFacts:
+    """What the recipe's model says of itself, for commands that run nothing: ours are made without memory. Where the data is
+    not at hand, with as many classes as any: nothing that is asked for here depends on them."""
+    try:
+        hints = task.model_hints()
+    except DataError:
+        if not isinstance(task, Classification):
+            raise
+        hints = {"in_shape": task.in_shape, "num_classes": 2}
+    ours = is_ours(task.default_model[0] if recipe.model is None else recipe.model.name)
+    with torch.device("meta") if ours else nullcontext():
+        return make_model(recipe, task, hints, lambda tensor: tensor)[1]
+
+
+def has_static_graph(recipe: Recipe, task: Task) -> bool:
+    """Whether every step uses the same parameters in the same way: promised by the task, and known of our own models.
+
+    GradNorm's own passes through the graph are not those that DDP learns the graph from.
+    """
+    ours = is_ours(task.default_model[0] if recipe.model is None else recipe.model.name)
+    gradnorm = recipe.loss.balance is not None and recipe.loss.balance.kind == "gradnorm"
+    return task.static_graph and ours and not gradnorm
 
 
 def start_from(model: torch.nn.Module, run_dir: Path) -> None:
@@ -127,30 +138,30 @@ def start_from(model: torch.nn.Module, run_dir: Path) -> None:
         InputError: there is none, or its tensors are not the model's.
     """
     try:
-        weights = load_latest(run_dir).checkpoint.model
+        load_weights(model, dict(load_latest(run_dir).checkpoint.model))
     except CheckpointError as error:
-        raise InputError(f"start_from: {error}") from None
+        raise InputError(f"start_from {run_dir}: {error}") from None
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give ``model`` stored weights.
+
+    Raises:
+        CheckpointError: they are not the model's in names and shapes, or not finite.
+    """
     mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     odd = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
     if odd:
         name = odd[0]
-        raise InputError(
-            f"start_from {run_dir}: {len(odd)} tensors are not those of this recipe's model: {name} is "
-            f"{theirs.get(name, 'missing')} there and {mine.get(name, 'missing')} here"
+        raise CheckpointError(
+            f"{len(odd)} tensors are not those of this recipe's model: {name} is {theirs.get(name, 'missing')} there and "
+            f"{mine.get(name, 'missing')} here"
         )
-    model.load_state_dict(dict(weights))
-
-
-def make_model(recipe: Recipe, task: Task) -> torch.nn.Module:
-    """The recipe's model, or the task's own default, in the task's shapes."""
-    if recipe.model is None:
-        name, arguments = task.default_model
-    else:
-        # null in a section of ours means "not given", so that the task's hint or the model's default holds.
-        arguments = recipe.model.model_dump(exclude_none=is_ours(recipe.model.name))
-        name = arguments.pop("name")
-    return build_model(name, arguments, task.model_hints())
+    broken = sorted(name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
+    if broken:
+        raise CheckpointError(f"{len(broken)} tensors of the model are not finite, {broken[0]} for one")
+    model.load_state_dict(weights)
 
 
 def make_loader(run: Run) -> Loader:

@@ -6,22 +6,16 @@ import torch
 from torch import Tensor
 
 from disttrain.data.evaluation import evaluation_batches
-from disttrain.training.state import Run
+from disttrain.training.state import Prepared
 
 
-def evaluate(run: Run) -> dict[str, float]:
-    """The task's metrics over the whole test set, the same on all ranks; of the averaged weights, where there are any.
+def evaluate(run: Prepared) -> dict[str, float]:
+    """The task's metrics over the whole test set, the same on all ranks.
 
     Ranks sum over their own contiguous shares; sums and counts are added up, then divided, so the result does not depend
     on the number of ranks but for the order of float64 additions.
     """
-    with run.statistics.complete(), run.average.applied():
-        return _evaluate(run)
-
-
-def _evaluate(run: Run) -> dict[str, float]:
-    engine, task, settings = run.engine, run.task, run.recipe.evaluate
-    model = engine.unwrap(run.model)
+    engine, task, settings, model = run.engine, run.task, run.recipe.evaluate, run.model
     was_training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}

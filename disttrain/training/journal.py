@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from disttrain.optim import layer_ratios
 from disttrain.telemetry import Sink
 from disttrain.training.state import Run
 from disttrain.training.step import Update
@@ -62,19 +61,20 @@ class Journal:
         run = self._run
         loss = run.engine.sum_later(result.loss().view(1))
         grad_norm = self._watch.begin_check()
-        terms = run.balance.report()
-        record = {
+        report = run.methods.all.report()
+        record: dict[str, Any] = {
             **where(run),
             "loss": None,
             "lr": run.optimizer.param_groups[0]["lr"],
             "grad_norm": None,
             "samples_per_second": self.meter.rate(run.progress.position.samples),
-            **measurements(run),
         }
+        if run.recipe.batch.growth is not None:
+            record["global_batch"] = run.plan.batch_at(run.progress.position.samples)
 
         def write() -> None:
             norm = grad_norm()
-            self._sink.log(record | {"loss": loss()[0], "grad_norm": norm} | terms())
+            self._sink.log(record | {"loss": loss()[0], "grad_norm": norm} | dict(report()))
 
         return write
 
@@ -86,25 +86,10 @@ def where(run: Run) -> dict[str, float]:
     return {"step": position.updates, "epoch": round(epoch, 6), "samples": position.samples}
 
 
-def measurements(run: Run) -> dict[str, Any]:
-    """What else the recipe wants to see on a training line."""
-    found: dict[str, Any] = {}
-    if run.recipe.batch.growth is not None:
-        found["global_batch"] = run.plan.batch_at(run.progress.position.samples)
-    if run.noise is not None:
-        found["noise_scale"] = run.noise.estimate.value
-    if run.recipe.log.layer_ratios:
-        names = {id(p): name for name, p in run.engine.unwrap(run.model).named_parameters()}
-        for kind, ratios in layer_ratios(run.optimizer).items():
-            found[kind] = {names[id(p)]: ratio for p, ratio in zip(run.params, ratios.tolist(), strict=True)}
-    return found
-
-
 class Meter:
-    """Samples per second since the last reading, evaluations excluded; and seconds since the last lap."""
+    """Samples per second since the last reading, evaluations excluded."""
 
     def __init__(self, samples: int) -> None:
-        self._lap = time.monotonic()
         self.restart(samples)
 
     def restart(self, samples: int) -> None:
@@ -115,8 +100,3 @@ class Meter:
         rate = (samples - self._samples) / max(now - self._since, 1e-9)
         self._since, self._samples = now, samples
         return rate
-
-    def lap(self) -> float:
-        now = time.monotonic()
-        seconds, self._lap = now - self._lap, now
-        return seconds

@@ -6,12 +6,10 @@ import gc
 import logging
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 from disttrain.data.batch import Batch
 from disttrain.errors import DivergedError, InputError, StopRequested
-from disttrain.grads.numerics import FORMATS, numerics
 from disttrain.plan.rate import learning_rate
 from disttrain.telemetry import Sink
 from disttrain.training.build import make_loader
@@ -45,7 +43,6 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
     def keep() -> None:
         run.engine.phase = f"saving after update {progress.position.updates}"
         journal.settle()
-        progress.seconds += journal.meter.lap()
         save(run, run_dir)
 
     if evaluation_due(run):  # stopped between an update and its evaluation: catch up
@@ -74,16 +71,21 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
 def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
     """One update and what is to be written about it. Nothing here waits for the device, lines included."""
     progress = run.progress
-    lr, scheduled = learning_rate(run, batch.size)
+    lr, scheduled = learning_rate(
+        run.recipe,
+        run.plan,
+        scheduled=progress.scheduled,
+        batch_size=batch.size,
+        noise=run.methods.noise_scale.estimate,
+    )
     result = applied_update(run, batch, lr)
     progress.position = progress.position.advanced(batch)
     progress.scheduled += scheduled
     journal.note(result, last=finished(run))
     if run.recipe.log.sample_ids:
         log_sample_ids(run, batch, sink)
-    numerics = run.recipe.numerics
-    if numerics is not None and progress.position.updates % numerics.every_steps == 0:
-        log_numerics(run, sink)
+    for event in run.methods.all.events():
+        sink.log(event)
 
 
 def batches(run: Run) -> Generator[Batch, None, None]:
@@ -140,7 +142,9 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     the metrics are the same."""
     progress, early = run.progress, run.recipe.early_stopping
     run.engine.phase = f"evaluating after update {progress.position.updates}"
-    progress.metrics, progress.evaluated_at = evaluate(run), progress.position.samples
+    with run.methods.statistics.complete(), run.methods.average.applied():
+        progress.metrics = evaluate(run)
+    progress.evaluated_at = progress.position.samples
     sink.log({"split": "test", **where(run), **progress.metrics})
     name = early.metric if early is not None else run.task.metric
     margin = early.min_delta if early is not None else 0.0
@@ -159,28 +163,6 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
 def stopped(run: Run) -> StopRequested:
     step, total = run.progress.position.updates, run.plan.total_updates
     return StopRequested(f"stopped on request after update {step} of {total}; everything is saved").on_all_ranks()
-
-
-def log_numerics(run: Run, sink: Sink) -> None:
-    """The size of each layer's gradient, what the precision would lose of it, and which layers stand out."""
-    number_format = run.precision.name if run.precision.name in FORMATS else "fp16"
-    found = numerics(run.engine.unwrap(run.model).named_parameters(), number_format)
-    vanishing, exploding = found.vanishing(), found.exploding()
-    step = run.progress.position.updates
-    for what, names in (("vanishing", vanishing), ("exploding", exploding)):
-        if names:
-            log.warning("update %d: %s gradient in %s", step, what, ", ".join(names))
-    layers = {name: asdict(numbers) for name, numbers in found.layers().items()}
-    sink.log(
-        {
-            "event": "numerics",
-            "step": step,
-            "format": number_format,
-            "layers": layers,
-            "vanishing": vanishing,
-            "exploding": exploding,
-        }
-    )
 
 
 def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:

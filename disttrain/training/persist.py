@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_rng, save_checkpoint
 from disttrain.engine.agreement import on_main
+from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
-from disttrain.training.state import Progress, Run
+from disttrain.training.build import load_weights
+from disttrain.training.share import gather, mean, scatter, share
+from disttrain.training.state import Prepared, Run
 
 
 def save(run: Run, run_dir: Path) -> None:
@@ -19,32 +20,21 @@ def save(run: Run, run_dir: Path) -> None:
     Raises:
         CheckpointError: rank 0 could not save; the message says why.
     """
-    engine = run.engine
-    if run.noise is not None:
-        run.progress.noise_scale = run.noise.estimate.state_dict()
-    run.progress.balance = run.balance.state_dict()
-    rng = engine.all_gather_object(capture_rng(engine.world.device))
-    settings = run.recipe.checkpoint
-
-    average = run.average.state_dict()
+    engine, settings = run.engine, run.recipe.checkpoint
+    ranks = gather(engine, {"random": capture_rng(engine.world.device), "exchange": engine.exchange_state()})
 
     def write() -> None:
-        checkpoint = Checkpoint(
-            step=run.progress.position.updates,
-            model=engine.unwrap(run.model).state_dict(),
-            optimizer={**run.optimizer.state_dict(), **({"average": average} if average else {})},
-            state={"progress": run.progress.to_dict(), "precision": run.precision.state_dict()},
-            rng=rng,
-        )
+        state = {**run.state_dict(), "ranks": ranks}
+        checkpoint = Checkpoint(step=run.progress.position.updates, model=run.model.state_dict(), state=state)
         best = run.progress.best_step
         protect = {best} if settings.best and best is not None else set()
         save_checkpoint(run_dir, checkpoint, keep=settings.keep, protect=protect)
 
-    with run.statistics.complete():
+    with run.methods.statistics.complete():
         on_main(engine, write)
 
 
-def read(engine: Any, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+def read(engine: Engine, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint, on rank 0 (None elsewhere), and what was wrong with newer ones.
 
     Raises:
@@ -62,83 +52,60 @@ def read(engine: Any, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def restore(run: Run, checkpoint: Checkpoint | None) -> None:
-    """Continue from ``checkpoint`` (given on rank 0): optimizer, loss scale, position and random state.
+    """Continue from ``checkpoint`` (given on rank 0).
 
-    The model's parameters were restored on rank 0 before :meth:`Engine.prepare` and travelled from there. A rank takes
-    up its own random state where the number of ranks and the kind of device are the same, and otherwise keeps the fresh
-    one it was seeded with.
-    """
-    engine = run.engine
-    if checkpoint is not None:
-        run.optimizer.load_state_dict({k: v for k, v in checkpoint.optimizer.items() if k != "average"})
-    share_optimizer(run)
-    restore_average(run, checkpoint)
-    small = None if checkpoint is None else (checkpoint.state, checkpoint.rng)
-    state, rng = engine.broadcast_object(small)
-    run.progress = Progress.from_dict(state["progress"])
-    if run.noise is not None and run.progress.noise_scale is not None:
-        run.noise.estimate.load_state_dict(run.progress.noise_scale)
-    run.balance.load_state_dict(run.progress.balance)
-    run.precision.load_state_dict(state["precision"])
-    same_device = ("cuda" in rng[0]) == (engine.world.device.type == "cuda")
-    if len(rng) == engine.world.size and same_device:
-        restore_rng(rng[engine.world.rank], engine.world.device)
-
-
-def restore_average(run: Run, checkpoint: Checkpoint | None) -> None:
-    """Continue the average of the weights from ``checkpoint`` (given on rank 0); of one without an average, from its weights.
+    On as many ranks as before, of the same kind of device, each takes up its own random state and what its gradient exchange
+    remembers. Otherwise random states are the fresh ones that ranks were seeded with, and every rank's exchange starts from
+    the mean of the memories, which keeps the sum of what is still to be sent.
 
     Raises:
-        CheckpointError: on all ranks: it is an average of another kind or model.
+        CheckpointError: on all ranks: the checkpoint is of another run, or not what disttrain writes.
     """
-    if not run.average.state_dict():
-        return
-
-    def load() -> dict[str, Any]:
-        assert checkpoint is not None
-        stored = checkpoint.optimizer.get("average")
-        if stored is not None:
-            try:
-                run.average.load_state_dict(stored)
-            except (KeyError, ValueError) as error:
-                raise CheckpointError(f"the average of the weights cannot be continued: {error}") from None
-        return {name: value for name, value in run.average.state_dict().items() if name != "weights"}
-
-    numbers = on_main(run.engine, load)
-    run.engine.broadcast_tensors(run.average.weights)
-    run.average.load_state_dict({**numbers, "weights": run.average.weights})
-
-
-def share_optimizer(run: Run) -> None:
-    """Give all ranks rank 0's optimizer: state tensors, step counters and hyper-parameters."""
     engine = run.engine
-    if engine.world.size == 1:
-        return
-    mine = run.optimizer.state_dict()
-    device = engine.world.device
-    tensors: dict[tuple[int, str], torch.Tensor] = {
-        (index, name): value
-        for index, state in mine["state"].items()
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
-    skeleton = engine.broadcast_object(
-        {
-            "param_groups": mine["param_groups"],
-            "state": {
-                index: {name: None if (index, name) in tensors else value for name, value in state.items()}
-                for index, state in mine["state"].items()
-            },
-            # Step counters stay on the CPU while moments sit beside their parameters.
-            "tensors": {key: (tuple(t.shape), t.dtype, t.device.type) for key, t in tensors.items()},
-        }
-    )
-    if not engine.world.is_main:
-        tensors = {
-            key: torch.empty(shape, dtype=dtype, device=device if kind != "cpu" else "cpu")
-            for key, (shape, dtype, kind) in skeleton["tensors"].items()
-        }
-    engine.broadcast_tensors(tensors.values())
-    for (index, name), value in tensors.items():
-        skeleton["state"][index][name] = value
-    run.optimizer.load_state_dict({"state": skeleton["state"], "param_groups": skeleton["param_groups"]})
+    with run.methods.statistics.complete():
+        restore_weights(run, checkpoint, averaged=False)
+    kept = None if checkpoint is None else {k: v for k, v in checkpoint.state.items() if k != "ranks"}
+    run.load_state_dict(share(engine, kept))
+    ranks = on_main(engine, lambda: None if checkpoint is None else described(checkpoint))
+    same = ranks == {"size": engine.world.size, "cuda": engine.world.device.type == "cuda"}
+    states = None if checkpoint is None else checkpoint.state["ranks"]
+    if same:
+        mine = scatter(engine, states)
+        restore_rng(mine["random"], engine.world.device)
+        run.exchange_state = mine["exchange"]
+    else:
+        run.exchange_state = share(engine, None if states is None else mean([s["exchange"] for s in states]))
+
+
+def described(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How many ranks there were, and whether on GPUs.
+
+    Raises:
+        CheckpointError: the checkpoint does not say.
+    """
+    ranks = checkpoint.state.get("ranks")
+    if not isinstance(ranks, list) or not ranks or any(set(r) != {"random", "exchange"} for r in ranks):
+        raise CheckpointError("the states of the ranks are not what disttrain writes")
+    return {"size": len(ranks), "cuda": "cuda" in ranks[0]["random"]}
+
+
+def restore_weights(ready: Prepared, checkpoint: Checkpoint | None, *, averaged: bool) -> None:
+    """Give all ranks the weights of ``checkpoint`` (given on rank 0).
+
+    Args:
+        averaged: take the averages of those parameters that have one, as evaluation does.
+
+    Raises:
+        CheckpointError: on all ranks: they are not those of the recipe's model, or not finite.
+    """
+
+    def load() -> None:
+        assert checkpoint is not None
+        weights = dict(checkpoint.model)
+        average = checkpoint.state.get("methods", {}).get("average", {}) if averaged else {}
+        for name, tensor in average.get("weights", {}).items():
+            weights[name] = tensor.to(weights[name].dtype) if name in weights else tensor
+        load_weights(ready.model, weights)
+
+    on_main(ready.engine, load)
+    ready.engine.broadcast_tensors(ready.model.state_dict().values())

@@ -15,9 +15,9 @@ from disttrain.engine.agreement import on_main
 from disttrain.engine.base import Engine
 from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
-from disttrain.training.build import build
+from disttrain.training.build import build_run
 from disttrain.training.loop import train
-from disttrain.training.persist import read, restore, share_optimizer
+from disttrain.training.persist import read, restore
 from disttrain.training.rundir import (
     METRICS,
     new_run_dir,
@@ -72,11 +72,11 @@ def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str
         checkpoint, refused = read(engine, run_dir) if request.resume else (None, [])
         for reason in refused:
             log.warning("checkpoint passed over: %s", reason)
-        run = build(recipe, engine, checkpoint)
+        run = build_run(recipe, engine)
         if request.resume:
             restore(run, checkpoint)
-        else:
-            share_optimizer(run)
+        if main and run.plan.rank_dependent:
+            log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
         sink = open_sink(run, run_dir) if main else NullSink()
         leave.callback(sink.close)
         if main:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -12,11 +13,9 @@ from torch import nn
 from disttrain.config import Recipe
 from disttrain.data.position import Position
 from disttrain.engine.base import Engine
-from disttrain.methods.averaging import Average
-from disttrain.methods.batch_norm import RunningStatistics
-from disttrain.methods.gradient import Methods
-from disttrain.methods.loss_weights import LossWeights
-from disttrain.methods.noise_scale import NoiseMeter
+from disttrain.errors import CheckpointError
+from disttrain.methods.make import Parts
+from disttrain.nn import ModelFacts
 from disttrain.plan.plan import StepPlan
 from disttrain.precision import Precision
 from disttrain.tasks.base import Task
@@ -24,7 +23,7 @@ from disttrain.tasks.base import Task
 
 @dataclass(slots=True)
 class Progress:
-    """The small part of a run's state: plain numbers that go into a checkpoint as they are.
+    """How far a run is: plain numbers, the same on all ranks.
 
     Attributes:
         position: where the data stands, and what has been trained on.
@@ -32,10 +31,7 @@ class Progress:
         metrics: what that evaluation found.
         best: the best value so far of the metric that counts, and the update it was seen at.
         stale: evaluations since then.
-        seconds: time spent training, over all restarts.
         scheduled: samples as the schedule counts them: those seen, but under AdaScale.
-        noise_scale: the running estimate, where it is measured.
-        balance: what the weights of several losses have learned, where they learn.
     """
 
     position: Position = field(default_factory=Position)
@@ -44,55 +40,100 @@ class Progress:
     best: float | None = None
     best_step: int | None = None
     stale: int = 0
-    seconds: float = 0.0
     scheduled: float = 0.0
-    noise_scale: dict[str, Any] | None = None
-    balance: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "position": self.position.to_dict(),
-            "evaluated_at": self.evaluated_at,
-            "metrics": self.metrics,
-            "best": self.best,
-            "best_step": self.best_step,
-            "stale": self.stale,
-            "seconds": self.seconds,
-            "scheduled": self.scheduled,
-            "noise_scale": self.noise_scale,
-            "balance": self.balance,
-        }
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"position": self.position.to_dict()}
 
     @staticmethod
-    def from_dict(state: dict[str, Any]) -> Progress:
+    def from_dict(state: Any) -> Progress:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            CheckpointError: a key is missing or unknown, or a value cannot be what it says.
+        """
+        if not isinstance(state, Mapping) or state.keys() != _VALID.keys() | {"position"}:
+            raise CheckpointError("the progress of the run is not what disttrain writes")
+        for name, valid in _VALID.items():
+            if not valid(state[name]):
+                raise CheckpointError(f"the progress of the run: {name} is {str(state[name])[:60]}")
+        if not isinstance(state["position"], Mapping):
+            raise CheckpointError("the progress of the run: position is not what disttrain writes")
         return Progress(**{**state, "position": Position.from_dict(state["position"])})
 
 
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "evaluated_at": lambda v: _count(v) or v == -1,
+    "metrics": lambda v: isinstance(v, dict) and all(isinstance(x, int | float) for x in v.values()),
+    "best": lambda v: v is None or isinstance(v, int | float),
+    "best_step": lambda v: v is None or _count(v),
+    "stale": _count,
+    "scheduled": lambda v: isinstance(v, int | float) and math.isfinite(v) and v >= 0,
+}
+
+
 @dataclass(slots=True)
-class Run:
-    """Everything one rank holds of a training run.
+class Prepared:
+    """A model that is ready for forward passes: what evaluation, export and inference need.
 
     Attributes:
-        model: what :meth:`Engine.prepare` returned; ``engine.unwrap`` gives the task's own module.
-        params: the parameters that are trained.
-        balance: makes one loss out of several.
-        methods: what happens to losses and gradients on their way to the optimizer.
-        statistics: keeps batch norm's running statistics.
-        average: of the weights.
-        noise: measures the gradient noise scale; None: it is not measured.
+        model: on the device, the same on all ranks.
+        facts: what it says of itself.
     """
 
     recipe: Recipe
-    plan: StepPlan
     engine: Engine
     task: Task
-    model: nn.Module
-    params: Sequence[nn.Parameter]
-    optimizer: torch.optim.Optimizer
     precision: Precision
-    progress: Progress
-    balance: LossWeights
-    methods: Methods
-    statistics: RunningStatistics
-    average: Average
-    noise: NoiseMeter | None
+    model: nn.Module
+    facts: ModelFacts
+
+
+@dataclass(slots=True)
+class Run(Prepared):
+    """Everything one rank holds of a training run.
+
+    Attributes:
+        wrapped: the model with the gradient exchange attached; training forwards go through it.
+        params: the parameters that are trained.
+        methods: what the recipe adds to a plain step.
+        exchange_state: what this rank's gradient exchange goes on from once it is rehearsed.
+    """
+
+    plan: StepPlan
+    wrapped: nn.Module
+    params: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    methods: Parts
+    progress: Progress = field(default_factory=Progress)
+    exchange_state: dict[str, Any] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is the same on every rank and changes while training, but for the model: nested dicts and lists of
+        tensors and plain values."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "methods": self.methods.all.state_dict(),
+            "precision": self.precision.state_dict(),
+            "progress": self.progress.to_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            CheckpointError: it is of another run, or not what disttrain writes.
+        """
+        self.progress = Progress.from_dict(state.get("progress"))
+        parts: dict[str, Any] = {"optimizer": self.optimizer, "methods": self.methods.all, "precision": self.precision}
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(state[name])
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"the checkpoint's {name} cannot be continued: {type(error).__name__}: {error}"
+                ) from error

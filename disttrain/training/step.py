@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from disttrain.data.batch import Batch
+from disttrain.data.batch import Batch, MicroBatch
+from disttrain.errors import InputError
 from disttrain.training.state import Run
 
 
@@ -42,66 +43,59 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     methods, number = run.methods, run.progress.position.updates + 1
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    if run.plan.momentum is not None:
-        set_momentum(run.optimizer, run.plan.momentum(run.progress.position.samples))
     for param in run.params:
         param.grad = None
-    run.statistics.begin_update()
-    run.balance.begin_update()
-    if run.noise is not None:
-        run.noise.begin_update(number)
+    methods.all.begin_update(run.progress.position)
     parts = accumulate(run, batch)
     run.engine.reduce_gradients()
     run.precision.unscale_(run.optimizer)
-    if run.noise is not None:
-        run.noise.end_update(batch)
-    for change in methods.before_clip:
-        change(run.params, number)
+    methods.all.see_gradient(batch)
+    for penalty in methods.penalties:
+        penalty(run.params, number)
     grad_norm = methods.clip(run.params)
-    for change in methods.after_clip:
-        change(run.params, number)
+    for noise in methods.gradient_noise:
+        noise(run.params, number)
     applied = run.precision.step(run.optimizer)
     if applied:
-        run.balance.end_update()
-        run.statistics.end_update(batch)
-        run.average.update(batch.size)
+        methods.all.end_update(batch)
     return Update(parts, grad_norm, applied)
-
-
-def set_momentum(optimizer: torch.optim.Optimizer, momentum: float) -> None:
-    """Momentum, or the first of Adam's betas, of all groups."""
-    for group in optimizer.param_groups:
-        if "momentum" in group:
-            group["momentum"] = momentum
-        else:
-            group["betas"] = (momentum, *group["betas"][1:])
 
 
 def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
     """Forward and backward of all micro-batches; gradients travel during the last. See :class:`Update` for ``parts``."""
-    items = global_items(run, batch)
-    weights = sample_weights(run, batch)
+    methods, items = run.methods, global_items(run, batch)
+    weigh = methods.sample_weights(batch)
     last = len(batch.micro_batches) - 1
     parts = []
     for i, micro in enumerate(batch):
+        factor = micro.weight / items
         with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight):
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
-                terms = run.task.losses(run.model, inputs)
-            losses = run.balance.combine(terms, micro.weight / items)
-            if run.noise is not None:
-                run.noise.begin_micro_batch()
-            weighted = losses if weights is None else weigh(losses, weights[i])
-            run.engine.backward(run.precision.scale(weighted), scale=micro.weight / items)
-        if run.noise is not None and run.noise.measuring and micro.weight:
-            run.noise.end_micro_batch(len(micro.ids), backward_factor(run, len(micro.ids), batch.size))
-        parts.append((losses.detach(), micro.weight / items))
+                terms = run.task.losses(run.wrapped, inputs)
+            losses = methods.loss_weights.combine(terms, factor)
+            check_losses(run, micro, losses)
+            methods.all.begin_backward()
+            run.engine.backward(run.precision.scale(weigh(i, losses)), scale=factor)
+        methods.all.end_backward(batch, micro)
+        parts.append((losses.detach(), factor))
     return parts
 
 
-def backward_factor(run: Run, samples: int, global_batch: int) -> float:
-    """What the gradient of the mean loss over ``samples`` samples was multiplied with by the time it reached the parameters."""
-    return run.engine.multiplier * run.precision.loss_scale * samples / global_batch
+def check_losses(run: Run, micro: MicroBatch, losses: Tensor) -> None:
+    """Refuse what is not one loss for each item: a mean would be divided by the batch once more, silently.
+
+    Raises:
+        InputError: on all ranks: the shape is wrong; the message names the task.
+    """
+    samples, each = len(micro.ids), run.task.items_per_sample
+    if losses.dim() and len(losses) == samples and (each is None or losses.numel() == samples * each):
+        return
+    items = "one number for each item" if each is None else f"{samples * each} numbers, {each} for each sample"
+    raise InputError(
+        f"task {run.recipe.task.name}: losses() gave a tensor of shape {tuple(losses.shape)} for a micro-batch of {samples} "
+        f'samples; expected {items}, not their mean or sum (in torch, reduction="none"), with the samples first'
+    ).on_all_ranks()
 
 
 def global_items(run: Run, batch: Batch) -> int:
@@ -110,18 +104,6 @@ def global_items(run: Run, batch: Batch) -> int:
         return batch.size * run.task.items_per_sample
     mine = sum(run.task.count_items(m.tensors) for m in batch if m.weight)
     return int(run.engine.all_reduce(torch.tensor(mine, dtype=torch.int64)))
-
-
-def sample_weights(run: Run, batch: Batch) -> Sequence[Tensor] | None:
-    """The weights of each micro-batch's samples, where the recipe draws any."""
-    if run.methods.weigh is None or batch.share == 0:
-        return None
-    return torch.split(run.methods.weigh(batch), [len(micro.ids) for micro in batch])
-
-
-def weigh(losses: Tensor, weights: Tensor) -> Tensor:
-    """``losses``, ``(samples,)`` or ``(samples, items)``, each times the weight of its sample."""
-    return losses * weights.to(losses).view(-1, *[1] * (losses.dim() - 1))
 
 
 def statistics_of(model: nn.Module, weight: float) -> AbstractContextManager[None]:

@@ -12,8 +12,9 @@ import torch
 from disttrain.checkpoint import load_latest
 from disttrain.config import Recipe, dump_recipe
 from disttrain.errors import InputError
-from disttrain.plan.plan import ghost_size
+from disttrain.training.build import facts_of
 from disttrain.training.rundir import METRICS, with_parts
+from disttrain.training.task import make_task
 from disttrain.verify.spawn import run_ranks
 
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}
@@ -134,7 +135,7 @@ def _run(
             f"accumulation {variant.accumulation} needs at least as many samples a rank, but there are {largest}"
         )
     name = f"{variant.engine}-{variant.ranks}x{variant.accumulation}-{precision}"
-    ghost = ghost_size(recipe)
+    ghost = facts_of(recipe, make_task(recipe)).ghost_size
     pieces = ghost * variant.ranks * variant.accumulation
     most = -(-recipe.batch.global_ // pieces) * ghost
     batch = recipe.batch.model_copy(update={"per_rank_max": most})

@@ -49,13 +49,13 @@ def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
     from disttrain.config import load_recipe
     from disttrain.engine.select import init
     from disttrain.telemetry import NullSink
-    from disttrain.training.build import build
+    from disttrain.training.build import build_run
     from disttrain.training.journal import Journal
     from disttrain.training.loop import advance, batches
     from disttrain.training.stop import StopVote
 
     with init("local", device="cuda") as engine:
-        run = build(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)
+        run = build_run(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)
         stream, vote, journal = batches(run), StopVote(engine), Journal(run, NullSink())
         for i in range(30):
             if i == 10:

@@ -10,7 +10,7 @@ import torch
 from disttrain.config import load_recipe
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
-from disttrain.training.build import build
+from disttrain.training.build import build_run
 from disttrain.training.state import Run
 
 MakeRun = Callable[..., Run]
@@ -20,6 +20,6 @@ MakeRun = Callable[..., Run]
 def make_run() -> MakeRun:
     def make(*overrides: str) -> Run:
         world = World(0, 1, 0, 1, 0, torch.device("cpu"))
-        return build(load_recipe(None, ["log.tensorboard=false", *overrides]), LocalEngine(world))
+        return build_run(load_recipe(None, ["log.tensorboard=false", *overrides]), LocalEngine(world))
 
     return make

@@ -14,7 +14,6 @@ from disttrain.engine.world import World
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import resolve_plan
 from disttrain.telemetry import NullSink
-from disttrain.training.build import build
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.task import stated_sizes
@@ -52,7 +51,7 @@ def test_recipes_resolve(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_small_recipes_train(name: str) -> None:
     recipe = load_recipe(CONFIGS / name, [*overrides(name), "log.every_steps=1"])
-    run = build(recipe, LocalEngine(World(0, 1, 0, 1, 0, torch.device("cpu"))))
+    run = build_run(recipe, LocalEngine(World(0, 1, 0, 1, 0, torch.device("cpu"))))
     before = [p.detach().clone() for p in run.params]
     stream, journal = batches(run), Journal(run, NullSink())
     for _ in range(3):

@@ -1,0 +1,74 @@
+"""From a recipe to the methods of its run. What it does not ask for is not made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from disttrain.data.batch import Batch
+from disttrain.methods.added_noise import Change, Weigh, make_gradient_noise, make_sample_weights
+from disttrain.methods.averaging import Average, make_average
+from disttrain.methods.base import Context, Method, Methods
+from disttrain.methods.batch_norm import RunningStatistics
+from disttrain.methods.clipping import Clip, make_clip
+from disttrain.methods.layer_ratios import LayerRatios
+from disttrain.methods.learned import make_loss_weights
+from disttrain.methods.loss_weights import LossWeights
+from disttrain.methods.momentum import MomentumCycle
+from disttrain.methods.noise_scale import MicroBatchNoise, NoiseMeter, make_noise_meter
+from disttrain.methods.numerics import NumericsWatch
+from disttrain.methods.penalties import make_penalties
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The methods of a run: those that a step calls by name, and ``all`` that have state or watch.
+
+    Attributes:
+        sample_weights: gives the weights of a batch's losses.
+        penalties: changes of the gradient before it is clipped.
+        clip: always there, because the norm is wanted anyway.
+        gradient_noise: changes after that.
+    """
+
+    loss_weights: LossWeights
+    sample_weights: Callable[[Batch], Weigh]
+    penalties: Sequence[Change]
+    clip: Clip
+    gradient_noise: Sequence[Change]
+    noise_scale: NoiseMeter
+    statistics: RunningStatistics
+    average: Average
+    all: Methods
+
+
+def make_methods(context: Context) -> Parts:
+    """Everything that the recipe adds to a plain step.
+
+    Raises:
+        InputError: it asks for what its model, optimizer or plan cannot give.
+    """
+    recipe = context.recipe
+    loss_weights, noise_scale = make_loss_weights(context), make_noise_meter(context)
+    statistics, average = RunningStatistics(context), make_average(context)
+    by_name: dict[str, Method] = {"loss_weights": loss_weights, "statistics": statistics, "average": average}
+    if isinstance(noise_scale, MicroBatchNoise):
+        by_name["noise_scale"] = noise_scale
+    for name, wanted, method in (
+        ("momentum", context.plan.momentum is not None, MomentumCycle),
+        ("layer_ratios", recipe.log.layer_ratios, LayerRatios),
+        ("numerics", recipe.numerics is not None, NumericsWatch),
+    ):
+        if wanted:
+            by_name[name] = method(context)
+    return Parts(
+        loss_weights=loss_weights,
+        sample_weights=make_sample_weights(recipe),
+        penalties=make_penalties(recipe, context.model),
+        clip=make_clip(recipe.gradient),
+        gradient_noise=make_gradient_noise(recipe),
+        noise_scale=noise_scale,
+        statistics=statistics,
+        average=average,
+        all=Methods(by_name),
+    )
