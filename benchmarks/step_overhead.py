@@ -24,7 +24,7 @@ from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
 from disttrain.engine.select import init
 from disttrain.telemetry import NullSink
-from disttrain.training.build import make_model
+from disttrain.training.build import build_run, make_model
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.stop import StopVote

@@ -14,6 +14,7 @@ from disttrain.errors import CheckpointError, InputError
 from disttrain.training.build import make_loader
 from disttrain.training.rehearse import rehearse
 from disttrain.training.step import update
+from tests.unit.checkpoint.checkpoint_cases import same
 
 TWO = [
     "task.name=tests.two_losses:DigitAndInk",
@@ -96,8 +97,8 @@ def test_weights_learn_as_their_papers_say(make_run, balance: str, by_hand: Any,
     rehearse(run, given[0])
     for i, batch in enumerate(given):
         update(run, batch, LR)
-        torch.testing.assert_close(run.balance.weights(), expected[i + 1], rtol=1e-10, atol=0)
-        report = run.balance.report()()
+        torch.testing.assert_close(run.methods.loss_weights.weights(), expected[i + 1], rtol=1e-10, atol=0)
+        report = run.methods.loss_weights.report()()
         assert list(report["losses"]) == list(report["loss_weights"]) == NAMES
     assert float((expected[-1] - 1).abs().max()) > 0.05  # it did learn
     for (name, a), b in zip(run.model.named_parameters(), model.parameters(), strict=True):
@@ -110,16 +111,16 @@ def test_what_was_learned_is_taken_up_again(make_run, balance: str) -> None:  # 
     stream = iter(make_loader(run))
     first, second = next(stream), next(stream)
     update(run, first, LR)
-    state, weights = run.balance.state_dict(), copy.deepcopy(run.model.state_dict())
+    state, weights = copy.deepcopy(run.state_dict()), copy.deepcopy(run.model.state_dict())
     update(run, second, LR)
     other = make_run(*TWO, balance)
     other.model.load_state_dict(weights)
-    other.balance.load_state_dict(state)
+    other.load_state_dict(state)
     update(other, second, LR)
-    assert other.balance.state_dict() == run.balance.state_dict()
+    assert same(other.methods.loss_weights.state_dict(), run.methods.loss_weights.state_dict())
     mixed = make_run(*TWO, GRADNORM if balance == UNCERTAINTY else UNCERTAINTY)
-    with pytest.raises(CheckpointError, match="learned in another way"):
-        mixed.balance.load_state_dict(state)
+    with pytest.raises(CheckpointError, match="the checkpoint's methods cannot be continued"):
+        mixed.load_state_dict(state)
 
 
 def test_gradnorm_does_not_disturb_the_noise_scale(make_run) -> None:  # type: ignore[no-untyped-def]
@@ -130,7 +131,7 @@ def test_gradnorm_does_not_disturb_the_noise_scale(make_run) -> None:  # type: i
         stream = iter(make_loader(run))
         for _ in range(3):
             update(run, next(stream), LR)
-        found.append(run.noise.estimate.value)
+        found.append(run.methods.noise_scale.estimate.value)
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
@@ -151,9 +152,9 @@ def test_what_is_refused(make_run) -> None:  # type: ignore[no-untyped-def]
 def test_losses_that_change_are_refused(make_run, balance: str) -> None:  # type: ignore[no-untyped-def]
     run = make_run(*TWO, balance)
     one = torch.ones(3)
-    run.balance.combine({"label": one, "ink": one}, 1 / 3)
+    run.methods.loss_weights.combine({"label": one, "ink": one}, 1 / 3)
     with pytest.raises(InputError, match="losses were ink, label and are now label; expected the same in every batch"):
-        run.balance.combine({"label": one}, 1 / 3)
+        run.methods.loss_weights.combine({"label": one}, 1 / 3)
 
 
 def test_fixed_weights(make_run) -> None:  # type: ignore[no-untyped-def]
@@ -165,6 +166,8 @@ def test_fixed_weights(make_run) -> None:  # type: ignore[no-untyped-def]
     result = update(run, batch, LR)
     assert float(result.loss()) == pytest.approx(loss.item(), rel=1e-12)
     means = terms(model, images.double(), labels).tolist()
-    assert run.balance.report()()["losses"] == pytest.approx(dict(zip(NAMES, means, strict=True)), rel=1e-12)
+    assert run.methods.loss_weights.report()()["losses"] == pytest.approx(
+        dict(zip(NAMES, means, strict=True)), rel=1e-12
+    )
     for p, before, g in zip(run.model.parameters(), model.parameters(), gradients, strict=True):
         torch.testing.assert_close(p, before - LR * g, rtol=1e-10, atol=1e-13)

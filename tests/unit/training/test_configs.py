@@ -14,6 +14,7 @@ from disttrain.engine.world import World
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import resolve_plan
 from disttrain.telemetry import NullSink
+from disttrain.training.build import build_run
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.task import stated_sizes

@@ -7,11 +7,21 @@ import pytest
 from disttrain.config import load_recipe
 from disttrain.errors import InputError
 from disttrain.plan.plan import StepPlan, resolve_plan
+from disttrain.tasks.synthetic import Synthetic
+from disttrain.training.build import facts_of
 
 
 def plan(*overrides: str, ranks: int = 1, train: int = 60000) -> StepPlan:
     common = ["batch.global=512", "epochs=3", "schedule={decay: {kind: constant}}", "evaluate={epochs: 1}"]
-    return resolve_plan(load_recipe(None, [*common, *overrides]), train, 10000, ranks)
+    recipe = load_recipe(None, ["model={name: convnet, norm: batch}", *common, *overrides])
+    return resolve_plan(recipe, train, 10000, ranks, facts_of(recipe, Images()))
+
+
+class Images(Synthetic):
+    """Knows shapes, has no data."""
+
+    def __init__(self) -> None:
+        super().__init__(shape=[1, 28, 28], classes=10)
 
 
 GHOSTS = "batch_norm={kind: ghost, ghost_size: 32, stats_update: mean}"
