@@ -21,7 +21,8 @@ def save(run: Run, run_dir: Path) -> None:
         CheckpointError: rank 0 could not save; the message says why.
     """
     engine, settings = run.engine, run.recipe.checkpoint
-    ranks = gather(engine, {"random": capture_rng(engine.world.device), "exchange": engine.exchange_state()})
+    exchange = run.exchange_state or engine.exchange_state()  # a save before the rehearsal has only what it was given
+    ranks = gather(engine, {"random": capture_rng(engine.world.device), "exchange": exchange})
 
     def write() -> None:
         state = {**run.state_dict(), "ranks": ranks}

@@ -29,6 +29,7 @@ def rehearse(run: Run, batch: Batch) -> None:
             accumulate(run, last)
             run.engine.reduce_gradients()
     run.engine.load_exchange_state(run.exchange_state)
+    run.exchange_state = {}
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class Run(Prepared):
         wrapped: the model with the gradient exchange attached; training forwards go through it.
         params: the parameters that are trained.
         methods: what the recipe adds to a plain step.
-        exchange_state: what this rank's gradient exchange goes on from once it is rehearsed.
+        exchange_state: what this rank's gradient exchange goes on from; empty once it is rehearsed and has it.
     """
 
     plan: StepPlan
