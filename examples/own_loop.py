@@ -46,7 +46,7 @@ def main(engine_name: str = "auto") -> None:
                     points, labels = micro.tensors
                     losses = F.cross_entropy(model(points), labels, reduction="none")
                     # This rank's part of the mean over the global batch, however uneven the ranks are.
-                    engine.backward(losses, scale=micro.weight / batch.size)
+                    engine.backward(losses, scale=micro.weight / batch.size, items=len(micro.ids))
             engine.reduce_gradients()
             optimizer.step()
 

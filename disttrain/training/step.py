@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from disttrain.data.batch import Batch, MicroBatch
 from disttrain.errors import InputError
+from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
 
 
@@ -73,8 +74,8 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
                 terms = run.task.losses(run.wrapped, inputs)
+            check_losses(run, micro, terms)
             losses = methods.loss_weights.combine(terms, factor)
-            check_losses(run, micro, losses)
             methods.all.begin_backward()
             run.engine.backward(run.precision.scale(weigh(i, losses)), scale=factor)
         methods.all.end_backward(batch, micro)
@@ -82,20 +83,21 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
     return parts
 
 
-def check_losses(run: Run, micro: MicroBatch, losses: Tensor) -> None:
+def check_losses(run: Run, micro: MicroBatch, losses: Losses) -> None:
     """Refuse what is not one loss for each item: a mean would be divided by the batch once more, silently.
 
     Raises:
         InputError: on all ranks: the shape is wrong; the message names the task.
     """
     samples, each = len(micro.ids), run.task.items_per_sample
-    if losses.dim() and len(losses) == samples and (each is None or losses.numel() == samples * each):
-        return
-    items = "one number for each item" if each is None else f"{samples * each} numbers, {each} for each sample"
-    raise InputError(
-        f"task {run.recipe.task.name}: losses() gave a tensor of shape {tuple(losses.shape)} for a micro-batch of {samples} "
-        f'samples; expected {items}, not their mean or sum (in torch, reduction="none"), with the samples first'
-    ).on_all_ranks()
+    for name, terms in {"": losses}.items() if isinstance(losses, Tensor) else losses.items():
+        if terms.dim() and len(terms) == samples and (each is None or terms.numel() == samples * each):
+            continue
+        items = "one number for each item" if each is None else f"{samples * each} numbers, {each} for each sample"
+        raise InputError(
+            f"task {run.recipe.task.name}: losses() gave {name or 'a tensor'} of shape {tuple(terms.shape)} for a micro-batch of "
+            f'{samples} samples; expected {items}, not their mean or sum (in torch, reduction="none"), with the samples first'
+        ).on_all_ranks()
 
 
 def global_items(run: Run, batch: Batch) -> int:

@@ -1,0 +1,52 @@
+"""A loss that is not one number for each item is refused, by name, wherever it comes in."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from disttrain.engine.local import LocalEngine
+from disttrain.engine.world import World
+from disttrain.errors import InputError
+from disttrain.training.build import make_loader
+from disttrain.training.step import update
+from tests.unit.training.conftest import MakeRun
+
+WRONG = {
+    "a mean": (lambda x, y: F.cross_entropy(x, y), "a tensor of shape ()"),
+    "a sum kept in a vector": (lambda x, y: F.cross_entropy(x, y, reduction="sum").view(1), "a tensor of shape (1,)"),
+    "one for each class": (lambda x, y: F.log_softmax(x, 1), "a tensor of shape (32, 10)"),
+    "a mean among several": (
+        lambda x, y: {"own": F.cross_entropy(x, y, reduction="none"), "other": x.square().mean()},
+        "other of shape ()",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_recipe_refuses_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    run, (losses, message) = make_run("batch.global=32"), WRONG[name]
+    monkeypatch.setattr(run.task, "losses", lambda model, tensors: losses(model(tensors[0]), tensors[1]))
+    before = [p.clone() for p in run.params]
+    with pytest.raises(
+        InputError, match=rf"task digits: losses\(\) gave {re.escape(message)} .*32 samples; expected 32"
+    ) as found:
+        update(run, next(iter(make_loader(run))), lr=0.1)
+    assert found.value.everywhere
+    assert all(torch.equal(a, b) for a, b in zip(run.params, before, strict=True))
+
+
+def test_an_engine_refuses_it() -> None:
+    engine = LocalEngine(World(0, 1, 0, 1, 0, torch.device("cpu")))
+    w = torch.ones(3, requires_grad=True)
+    with pytest.raises(InputError, match=r"shape \(\); expected one number for each item"):
+        engine.backward(w.mean())
+    with pytest.raises(InputError, match=r"shape \(3,\); expected 4 numbers"):
+        engine.backward(w * 2, items=4)
+    assert w.grad is None
+    engine.backward(w * 2, scale=0.5, items=3)
+    assert w.grad is not None
+    assert w.grad.tolist() == [1.0, 1.0, 1.0]
