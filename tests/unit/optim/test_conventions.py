@@ -251,7 +251,7 @@ def test_larc_gives_back_what_it_borrowed_even_when_the_step_fails() -> None:
 
 def test_larc_shares_groups_and_state() -> None:
     inner = torch.optim.SGD(network().parameters(), 0.1, momentum=0.9)
-    outer = LARC.apex(inner)
+    outer = LARC(inner)
     outer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
     assert len(inner.param_groups) == 2
     assert outer.param_groups is inner.param_groups
