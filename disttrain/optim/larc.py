@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from disttrain.optim.lars import trust_ratio
-from disttrain.optim.layerwise import Ratios, check, check_gradient, scale_, wide
+from disttrain.optim.layerwise import Ratios, check_gradient, check_options, scale_, wide
 
 
 class LARC(Optimizer):
@@ -51,8 +51,7 @@ class LARC(Optimizer):
     def __init__(
         self, optimizer: Optimizer, *, trust_coefficient: float = 0.02, eps: float = 1e-8, clip: bool = True
     ) -> None:
-        check(trust_coefficient > 0.0, f"trust_coefficient is {trust_coefficient}; it must be above 0")
-        check(eps >= 0.0, f"eps is {eps}; it must be at least 0")
+        check_options({"trust_coefficient": trust_coefficient, "eps": eps})
         self.optimizer = optimizer
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
         self.ratios: list[Ratios] = []
@@ -62,8 +61,8 @@ class LARC(Optimizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # torch's keeps groups and state only. Made anew, a copy shares those of its own wrapped optimizer again.
-        settings = {"trust_coefficient": self.trust_coefficient, "eps": self.eps, "clip": self.clip}
-        return partial(type(self), **settings), (self.optimizer,)
+        make = partial(type(self), trust_coefficient=self.trust_coefficient, eps=self.eps, clip=self.clip)
+        return make, (self.optimizer,)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step of the wrapped optimizer on adapted gradients."""
