@@ -112,7 +112,7 @@ class LayerwiseOptimizer(Optimizer):
         self.before_step([p.grad for _, params in work for p in params if p.grad is not None])
         for group, params in work:
             # Tensors of one device and dtype travel together through the foreach kernels.
-            for members in alike(params):
+            for members in alike([p for p in params if p.numel()]):
                 self._update_alike(group, members)
         return loss
 
@@ -174,9 +174,9 @@ def layer_ratios(optimizer: Optimizer) -> dict[str, Tensor]:
     return found
 
 
-def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
-    """(n,) 2-norms, computed in ``dtype``; None: that of the tensors."""
-    return torch.stack(torch._foreach_norm(list(tensors), 2, dtype))
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """(n,) 2-norms."""
+    return torch.stack(torch._foreach_norm(list(tensors)))
 
 
 def adapts(group: Mapping[str, Any]) -> bool:

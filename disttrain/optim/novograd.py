@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disttrain.optim.layerwise import LayerwiseOptimizer, new_step, norms, subtract_
+from disttrain.optim.layerwise import LayerwiseOptimizer, new_step, norms, scale_, subtract_
 
 
 class NovoGrad(LayerwiseOptimizer):
@@ -70,7 +70,11 @@ class NovoGrad(LayerwiseOptimizer):
                 for name in ("exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg_sq",):
                     state[name] = torch.zeros((), dtype=torch.float64, device=w.device)
         torch._foreach_add_([state["step"] for state in states], 1.0)
-        squares = norms(grads, torch.float64).square()
+        # In units of the largest element, whose squares float32 can hold.
+        peaks = torch.stack(torch._foreach_norm(grads, torch.inf))
+        peaks = torch.where(peaks == 0.0, torch.ones_like(peaks), peaks)
+        steps = list(torch._foreach_div(grads, list(peaks.unbind())))
+        squares = (peaks.double() * norms(steps)).square()
         before = torch.stack([state["exp_avg_sq"] for state in states])
         second = torch.where(before == 0.0, squares, before.lerp(squares, 1.0 - beta2))
         torch._foreach_copy_([state["exp_avg_sq"] for state in states], list(second.unbind()))
@@ -78,8 +82,7 @@ class NovoGrad(LayerwiseOptimizer):
             largest = [state["max_exp_avg_sq"] for state in states]
             torch._foreach_maximum_(largest, list(second.unbind()))
             second = torch.stack(largest)
-        denominators = list((second.sqrt() + group["eps"]).to(weights[0].dtype).unbind())
-        steps = list(torch._foreach_div(grads, denominators))
+        scale_(steps, (peaks / (second.sqrt() + group["eps"])).to(peaks.dtype))
         if group["weight_decay"]:
             torch._foreach_add_(steps, weights, alpha=group["weight_decay"])
         first = [state["exp_avg"] for state in states]
