@@ -1,44 +1,17 @@
 """What is done to gradients between backward and optimizer, and what they tell. Needs torch and nothing else of
 disttrain."""
 
-from disttrain.grads.balance import GradNormWeights, UncertaintyWeights
-from disttrain.grads.clipping import (
-    clip_adaptive,
-    clip_norm,
-    clip_per_layer,
-    clip_value,
-    global_norm,
-    gradients,
-    per_layer_norms,
-)
-from disttrain.grads.noise import add_noise_, annealed_variance, noise_variance, sample_weights
-from disttrain.grads.noise_scale import NoiseScale, cost_of, efficiency, noise_scale_moments
+from disttrain.grads import balance, clipping, noise, noise_scale, penalties
+from disttrain.grads.balance import *
+from disttrain.grads.clipping import *
+from disttrain.grads.noise import *
+from disttrain.grads.noise_scale import *
 from disttrain.grads.numerics import LayerNumbers, Numerics, numerics
-from disttrain.grads.penalties import add_l1_, add_l2_, penalty, select
+from disttrain.grads.penalties import *
 
-__all__ = [
-    "GradNormWeights",
-    "LayerNumbers",
-    "NoiseScale",
-    "Numerics",
-    "UncertaintyWeights",
-    "add_l1_",
-    "add_l2_",
-    "add_noise_",
-    "annealed_variance",
-    "clip_adaptive",
-    "clip_norm",
-    "clip_per_layer",
-    "clip_value",
-    "cost_of",
-    "efficiency",
-    "global_norm",
-    "gradients",
-    "noise_scale_moments",
-    "noise_variance",
-    "numerics",
-    "penalty",
-    "per_layer_norms",
-    "sample_weights",
-    "select",
-]
+__all__ = ["LayerNumbers", "Numerics", "numerics"]
+__all__ += balance.__all__
+__all__ += clipping.__all__
+__all__ += noise.__all__
+__all__ += noise_scale.__all__
+__all__ += penalties.__all__

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+__all__ = ["GradNormWeights", "UncertaintyWeights"]
+
 
 class UncertaintyWeights(nn.Module):
     """``sum_i exp(-s_i) L_i + s_i / 2``: weights from learned variances (Kendall, Gal and Cipolla 2018,

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+__all__ = ["clip_adaptive", "clip_norm", "clip_per_layer", "clip_value", "global_norm", "gradients", "per_layer_norms"]
+
 
 def gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
     """``p.grad`` of every parameter that has one, in order."""

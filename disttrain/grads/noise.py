@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+__all__ = ["add_noise_", "annealed_variance", "noise_variance", "sample_weights"]
+
 
 def noise_variance(batch: int, match_batch: int) -> float:
     """Variance of the sample weights with which a batch of M samples has the gradient covariance of ``match_batch``

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+__all__ = ["NoiseScale", "cost_of", "efficiency", "noise_scale_moments"]
+
 
 def noise_scale_moments(
     small_square: float, big_square: float, small_batch: float, big_batch: float

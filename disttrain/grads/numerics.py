@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 VANISHING, EXPLODING = 1e-4, 1e4
-"""Root mean squares so many times that of the median layer are named."""
+"""Root mean squares so many times that of the median layer are named; layers without any gradient are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,22 @@ class Numerics:
         """By parameter name."""
         return {name: LayerNumbers(*row) for name, row in zip(self.names, self.values.tolist(), strict=True)}
 
+    def zero(self) -> list[str]:
+        """Layers whose gradient is exactly zero, such as those before a scale that begins at 0."""
+        return [name for name, numbers in self.layers().items() if numbers.rms == 0.0]
+
     def vanishing(self) -> list[str]:
-        """Layers whose gradient is less than 1e-4 of the median layer's, element by element, or zero."""
-        return self._beyond(lambda rms, middle: rms < VANISHING * middle)
+        """Layers whose gradient is not zero, but less than 1e-4 of the median layer's, element by element."""
+        return self._beyond(lambda rms, middle: 0.0 < rms < VANISHING * middle)
 
     def exploding(self) -> list[str]:
         """Layers whose gradient is more than 1e4 times the median layer's, or not finite."""
         return self._beyond(lambda rms, middle: not rms <= EXPLODING * middle)
 
-    def _beyond(self, test) -> list[str]:  # type: ignore[no-untyped-def]
+    def _beyond(self, test: Callable[[float, float], bool]) -> list[str]:
         rms = {name: numbers.rms for name, numbers in self.layers().items()}
-        finite = [value for value in rms.values() if value < float("inf")]
-        middle = median(finite) if finite else 0.0
+        moving = [value for value in rms.values() if 0.0 < value < float("inf")]
+        middle = median(moving) if moving else 0.0
         return [name for name, value in rms.items() if test(value, middle)]
 
 

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+__all__ = ["add_l1_", "add_l2_", "penalty", "select"]
+
 
 def select(model: nn.Module, patterns: Sequence[str]) -> list[nn.Parameter]:
     """The trained parameters whose names match one of ``patterns`` (shell style: ``*``, ``?``, ``[abc]``), in the

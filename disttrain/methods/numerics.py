@@ -47,6 +47,7 @@ class NumericsWatch(Method):
             "step": self._number,
             "format": self._format,
             "layers": {name: asdict(numbers) for name, numbers in self._found.layers().items()},
+            "zero": self._found.zero(),
             "vanishing": vanishing,
             "exploding": exploding,
         }

@@ -33,15 +33,14 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
     ================  ======================================  ============================================================
     source            what maps                               what changes
     ================  ======================================  ============================================================
-    ``timm-lamb``     ``exp_avg``, ``exp_avg_sq``             timm counts steps per group, we per parameter
+    ``timm-lamb``     ``exp_avg``, ``exp_avg_sq``             nothing with ``shared_steps=True``, as the presets have it
     ``apex-lamb``     ``exp_avg``, ``exp_avg_sq``             likewise
-    ``timm-lars``     ``momentum_buffer``                     into ``lr_in_momentum=True`` the buffer is multiplied with lr
+    ``timm-lars``     ``momentum_buffer``                     nothing
     ================  ======================================  ============================================================
 
     Hyper-parameters are those of ``optimizer``, except for ``lr``, which is taken over: betas, eps, decay and clipping are
     not compared. Parameters must be in the same order and groups. apex does not save ``adam_w_mode``; ours is the one with
-    ``adam_w_mode=True``, its default. A parameter that gets no gradient in some later step goes on with a step count of its
-    own, where timm and apex count on.
+    ``adam_w_mode=True``, its default.
 
     Args:
         state_dict: of the other optimizer, as its ``state_dict()`` gives it.
@@ -50,8 +49,8 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
 
     Raises:
         ValueError: the conversion would not be exact: another number of parameters, other shapes, states that are not known,
-            a trainable parameter without moments in a LAMB that has begun, another kind of optimizer, an option without
-            counterpart here, or momentum with the rate inside but without momentum correction or at a rate of 0.
+            a trainable parameter without moments in a LAMB that has begun and counts each by itself, another kind of
+            optimizer, an option without counterpart here, or momentum with the rate inside but without momentum correction.
 
     Example:
         ``optimizer.load_state_dict(convert_state(torch.load("timm.pt"), "timm-lamb", optimizer))``
@@ -79,10 +78,12 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
             state = state_dict["state"].get(their_index)
             if state:
                 states[index] = convert(state, their_group, group, p)
+            elif kind is LAMB and group["shared_steps"] and "step" in their_group:
+                states[index] = {"step": _count(their_group["step"])}
             elif kind is LAMB and p.requires_grad and their_group.get("step", 0):
                 raise ValueError(
                     f"parameter {index} has no moments after {int(their_group['step'])} steps of its group: its first step "
-                    "would be corrected for that many there and for one here; freeze it if it is not used"
+                    "would be corrected for that many there and for one here; use shared_steps=True"
                 )
     return {"state": states, "param_groups": ours["param_groups"]}
 
@@ -103,7 +104,7 @@ def _lamb(state: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping[str
     if isinstance(step, Tensor) and step.numel() != 1:
         raise ValueError("the group has a step count for each of several tensors")
     return {
-        "step": torch.tensor(float(step), dtype=torch.float32),
+        "step": _count(step),
         "exp_avg": _like(state["exp_avg"], p),
         "exp_avg_sq": _like(state["exp_avg_sq"], p),
     }
@@ -113,18 +114,16 @@ def _lars(state: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping[str
     if state.keys() != {"momentum_buffer"}:
         raise ValueError(f"a state of {', '.join(sorted(state))} is not that of LARS with momentum")
     buffer = _like(state["momentum_buffer"], p)
-    if not ours["lr_in_momentum"]:
-        return {"momentum_buffer": buffer}
-    # v_inside = lr * v_outside. Momentum correction makes the two forms the same algorithm from there on, whether the
-    # group's rate is that of the last step or a scheduler has moved it on: the next step divides by the same rate.
-    if not ours["momentum_correction"]:
+    if ours["lr_in_momentum"] and not ours["momentum_correction"]:
         raise ValueError(
             "timm's buffer has the learning rate outside: without momentum_correction=True the runs would part at the next "
             "change of the learning rate; use lr_in_momentum=False, or momentum_correction=True"
         )
-    if not float(theirs["lr"]) > 0.0:
-        raise ValueError("at a learning rate of 0 the buffer with the rate inside is 0, and the momentum would be lost")
-    return {"momentum_buffer": buffer * theirs["lr"], "previous_lr": theirs["lr"]}
+    return {"momentum_buffer": buffer}
+
+
+def _count(step: Any) -> Tensor:
+    return torch.tensor(float(step), dtype=torch.float32)
 
 
 def _like(tensor: Tensor, p: Tensor) -> Tensor:

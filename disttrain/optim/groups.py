@@ -46,11 +46,16 @@ def param_groups(
         exclude_adaptation: which parameters get ``adapt: False``, no trust ratio, from this package's optimizers;
             None: groups without that key, for torch's.
 
+    Raises:
+        TypeError: ``model`` is not a module; parameters alone do not say what owns them.
+
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
         >>> [(len(group["params"]), group.get("weight_decay")) for group in param_groups(model)]
         [(1, None), (3, 0.0)]
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected the model, whose modules decide what is excluded, and got a {type(model).__name__}")
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module in model.modules():

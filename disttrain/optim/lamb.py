@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from disttrain.optim.groups import bias_and_norm, param_groups
 from disttrain.optim.layerwise import (
     LayerwiseOptimizer,
+    adapts,
+    alike,
     bias_corrections,
-    check,
-    check_betas,
     new_step,
     norms,
     ratio_or_one,
@@ -20,8 +21,6 @@ from disttrain.optim.layerwise import (
     subtract_,
     wide,
 )
-
-PreNormalization = Literal["none", "clip", "always"]
 
 
 class LAMB(LayerwiseOptimizer):
@@ -43,35 +42,29 @@ class LAMB(LayerwiseOptimizer):
         max_grad_norm: for ``clip``.
         phi_bounds: ``phi(z) = min(max(z, low), high)``; None: the identity, which is what the paper's experiments use.
         trust_clip: the largest trust ratio (LAMBC: Fong et al. 2020, arXiv:2011.13584, use 1).
-        adapt: False, usually in a group of its own, sets the trust ratio to 1: for biases and normalisation.
+        shared_steps: a tensor's ``t`` is that of its group, whether it had a gradient in each step or not (apex, timm);
+            else the number of steps it took part in.
+        adapt: False, usually in a group of its own, sets the trust ratio to 1: for biases and normalisation. "decayed":
+            False in groups without weight decay.
         record: keep the ratios for :func:`disttrain.optim.layer_ratios`.
-        foreach, maximize, capturable, differentiable: as in torch.optim; ``differentiable`` is refused.
+        common: foreach, maximize, capturable, as in torch.optim.
 
     Raises:
         ValueError: an argument is out of range.
 
-    ====================  ===============  =================  ==========  =================
-    preset                bias_correction  pre_normalization  phi_bounds  decay-free groups
-    ====================  ===============  =================  ==========  =================
-    ``LAMB.v1``           True             none               (0, 10)     adapted
-    ``LAMB.v3``           False            none               (0, 10)     adapted
-    ``LAMB.nvlamb``       True             always             None        adapted
-    ``LAMB.apex``         True             clip               None        not adapted
-    ``LAMB.timm``         True             clip               None        not adapted
-    ``LAMB.mlperf_bert``  True             clip               None        adapted
-    ====================  ===============  =================  ==========  =================
+    ========================  ===============  =================  ==========  ==================
+    preset                    bias_correction  pre_normalization  phi_bounds  decay-free tensors
+    ========================  ===============  =================  ==========  ==================
+    ``LAMB.apex``             True             clip               None        not adapted
+    ``LAMB.timm``             True             clip               None        not adapted
+    ``LAMB.mlperf_bert``      True             clip               None        not adapted
+    ``LAMB.nvlamb``           True             always             None        adapted
+    ``LAMB.torch_optimizer``  False            none               (0, 10)     adapted
+    ========================  ===============  =================  ==========  ==================
 
-    ``timm`` and ``apex`` use eps 1e-6 and betas (0.9, 0.999) as the paper does.
+    The first three share steps. All use eps 1e-6 and betas (0.9, 0.999) as the paper does, and decay 0.01, but for
+    torch_optimizer's 0.
     """
-
-    PRESETS: Mapping[str, Mapping[str, Any]] = {
-        "v1": {"bias_correction": True, "phi_bounds": (0.0, 10.0)},
-        "v3": {"bias_correction": False, "phi_bounds": (0.0, 10.0)},
-        "nvlamb": {"bias_correction": True, "pre_normalization": "always"},
-        "apex": {"bias_correction": True, "pre_normalization": "clip", "max_grad_norm": 1.0},
-        "timm": {"bias_correction": True, "pre_normalization": "clip", "max_grad_norm": 1.0},
-        "mlperf_bert": {"bias_correction": True, "pre_normalization": "clip", "max_grad_norm": 1.0},
-    }
 
     def __init__(
         self,
@@ -82,100 +75,55 @@ class LAMB(LayerwiseOptimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.01,
         bias_correction: bool = True,
-        pre_normalization: PreNormalization = "none",
+        pre_normalization: Literal["none", "clip", "always"] = "none",
         max_grad_norm: float = 1.0,
         phi_bounds: tuple[float, float] | None = None,
         trust_clip: float | None = None,
-        adapt: bool = True,
+        shared_steps: bool = False,
+        adapt: bool | Literal["decayed"] = True,
         record: bool = False,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
+        **common: Any,
     ) -> None:
-        check_betas(betas)
-        check(eps >= 0.0, f"eps is {eps}; it must be at least 0")
-        check(
-            pre_normalization in ("none", "clip", "always"),
-            f"pre_normalization is {pre_normalization!r}; it must be 'none', 'clip' or 'always'",
-        )
-        check(max_grad_norm > 0.0, f"max_grad_norm is {max_grad_norm}; it must be above 0")
-        check(trust_clip is None or trust_clip > 0.0, f"trust_clip is {trust_clip}; it must be above 0")
-        check(
-            phi_bounds is None or 0.0 <= phi_bounds[0] < phi_bounds[1],
-            f"phi_bounds are {phi_bounds}; expected 0 <= low < high",
-        )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "bias_correction": bias_correction,
-                "pre_normalization": pre_normalization,
-                "max_grad_norm": max_grad_norm,
-                "phi_bounds": phi_bounds,
-                "trust_clip": trust_clip,
-                "adapt": adapt,
-                "record": record,
-                "foreach": foreach,
-                "maximize": maximize,
-                "capturable": capturable,
-                "differentiable": differentiable,
-            },
-        )
+        super().__init__(params, locals())
         self._global_norm: Tensor | None = None
 
     @classmethod
-    def preset(cls, name: str, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """The variant called ``name`` in the table above; ``others`` take precedence.
-
-        Raises:
-            ValueError: there is no such preset.
-        """
-        check(name in cls.PRESETS, f"LAMB has no preset {name!r}; there are {', '.join(cls.PRESETS)}")
-        optimizer = cls(params, lr, **{**cls.PRESETS[name], **others})
-        if name in ("apex", "timm"):
-            for group in optimizer.param_groups:
-                group["adapt"] = group["adapt"] and group["weight_decay"] != 0.0
-        return optimizer
-
-    @classmethod
-    def v1(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """The paper's first version: the ratio on Adam's step, with ``phi`` clamped to [0, 10]."""
-        return cls.preset("v1", params, lr, **others)
-
-    @classmethod
-    def v3(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """The paper's third version: no bias correction."""
-        return cls.preset("v3", params, lr, **others)
-
-    @classmethod
-    def nvlamb(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """NVIDIA's NVLAMB: the gradient of the whole model is normalised first."""
-        return cls.preset("nvlamb", params, lr, **others)
-
-    @classmethod
     def apex(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """apex's FusedLAMB with its defaults."""
-        return cls.preset("apex", params, lr, **others)
+        """apex's FusedLAMB: its ``use_nvlamb`` is ``adapt=True``."""
+        return cls(params, lr, **{"pre_normalization": "clip", "shared_steps": True, "adapt": "decayed", **others})
 
     @classmethod
     def timm(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """timm's Lamb with its defaults."""
-        return cls.preset("timm", params, lr, **others)
+        """timm's Lamb, which is apex's: its ``always_adapt`` is ``adapt=True``, its ``trust_clip`` is ``trust_clip=1``."""
+        return cls.apex(params, lr, **others)
 
     @classmethod
-    def mlperf_bert(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
-        """MLPerf Training's BERT reference; clipping after the reduction."""
-        return cls.preset("mlperf_bert", params, lr, **others)
+    def mlperf_bert(cls, model: nn.Module, lr: float | Tensor, **others: Any) -> Self:
+        """MLPerf Training's BERT reference, clipping after the reduction. It takes the model, because biases and
+        normalisation have no decay and thereby no trust ratio there."""
+        return cls.apex(param_groups(model, exclude_adaptation=bias_and_norm), lr, **others)
+
+    @classmethod
+    def nvlamb(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
+        """NVLAMB as NVIDIA's Deep Learning Examples write it: the gradient of the whole model is normalised first."""
+        return cls(params, lr, **{"pre_normalization": "always", **others})
+
+    @classmethod
+    def torch_optimizer(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
+        """torch_optimizer's Lamb, which calls itself the paper's third version."""
+        settings = {"weight_decay": 0.0, "bias_correction": False, "phi_bounds": (0.0, 10.0)}
+        return cls(params, lr, **{**settings, **others})
 
     def before_step(self, grads: Sequence[Tensor]) -> None:
+        for group in self.param_groups:
+            counted = [p for p in group["params"] if group["shared_steps"] or p.grad is not None]
+            steps = [self.state[p].setdefault("step", new_step(p, group["capturable"])) for p in counted]
+            if steps:
+                torch._foreach_add_(steps, 1.0)
         wanted = any(group["pre_normalization"] != "none" for group in self.param_groups)
         self._global_norm = None
         if wanted and grads:
-            parts = [torch.linalg.vector_norm(norms([wide(g) for g in alike])) for alike in _by_device(grads)]
+            parts = [torch.linalg.vector_norm(norms([wide(g) for g in some])) for some in alike(grads)]
             self._global_norm = torch.linalg.vector_norm(torch.stack([part.to(parts[0].device) for part in parts]))
 
     def update(
@@ -188,13 +136,11 @@ class LAMB(LayerwiseOptimizer):
     ) -> None:
         beta1, beta2 = group["betas"]
         for w, state in zip(weights, states, strict=True):
-            if not state:
-                state["step"] = new_step(w, group["capturable"])
+            if "exp_avg" not in state:
                 state["exp_avg"] = torch.zeros_like(w)
                 state["exp_avg_sq"] = torch.zeros_like(w)
         first, second = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1.0)
         factor = self._factor(group)
         if factor is not None:
             grads = list(torch._foreach_mul(grads, factor.to(grads[0])))
@@ -204,10 +150,11 @@ class LAMB(LayerwiseOptimizer):
         updates = _adam(group, first, second, steps)
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
-        if group["adapt"] or group["record"]:
+        adapted = adapts(group)
+        if adapted or group["record"]:
             w, u = norms(weights), norms(updates)
-            trust = _trust_ratio(group, w, u) if group["adapt"] else torch.ones_like(w)
-            if group["adapt"]:
+            trust = _trust_ratio(group, w, u) if adapted else torch.ones_like(w)
+            if adapted:
                 scale_(updates, trust)
             if group["record"]:
                 self.record(params, trust, group["lr"] * trust * u / w)
@@ -243,10 +190,3 @@ def _trust_ratio(group: Mapping[str, Any], w: Tensor, u: Tensor) -> Tensor:
     phi = w if bounds is None else w.clamp(*bounds)
     ratio = ratio_or_one(phi, u, w, u)
     return ratio if most is None else ratio.clamp(max=most)
-
-
-def _by_device(grads: Sequence[Tensor]) -> list[list[Tensor]]:
-    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for g in grads:
-        groups.setdefault((g.device, g.dtype), []).append(g)
-    return list(groups.values())

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from disttrain.optim.lars import trust_ratio
-from disttrain.optim.layerwise import Ratios, check, check_gradient, scale_, wide
+from disttrain.optim.layerwise import Ratios, check_gradient, check_options, scale_, wide
 
 
 class LARC(Optimizer):
@@ -21,16 +22,19 @@ class LARC(Optimizer):
 
     ``r = trust_coefficient * ||w|| / (||g|| + weight_decay * ||w|| + eps)``; with ``clip``, ``min(r / lr, 1)``, so that the
     layer's effective rate is ``min(r, lr)`` (You, Gitman and Ginsburg 2017, arXiv:1708.03888; the clipped form is NVIDIA's).
-    Groups with ``adapt=False`` are left as they are. ``p.grad`` and ``weight_decay`` are what they were after each
-    step, also when it fails.
+    Where a norm is zero ``r`` is 1, before the clip. Groups with ``adapt=False`` are left as they are. ``p.grad`` and
+    ``weight_decay`` are what they were after each step, also when it fails.
 
-    Deviates from apex's LARC, which drops the weight decay of a tensor whose norm or gradient is zero; here ``r`` is
-    1 then and the decay stays.
+    A GradScaler unscales the gradients and skips overflows itself, also where the optimizer is fused and could: the ratio
+    needs true gradients.
+
+    Settings and defaults are those of apex's LARC, which deviates where a norm is zero: it leaves the gradient alone at any
+    ``lr`` and drops the weight decay, which stays here.
 
     Args:
         optimizer: any torch optimizer; its groups and its state are shared, so schedulers and checkpoints may use
             either.
-        trust_coefficient: 0.02 as in apex; LARS's paper uses 0.001.
+        trust_coefficient: LARS's paper uses 0.001.
         eps: in the denominator.
         clip: see above.
 
@@ -47,21 +51,18 @@ class LARC(Optimizer):
     def __init__(
         self, optimizer: Optimizer, *, trust_coefficient: float = 0.02, eps: float = 1e-8, clip: bool = True
     ) -> None:
-        check(trust_coefficient > 0.0, f"trust_coefficient is {trust_coefficient}; it must be above 0")
-        check(eps >= 0.0, f"eps is {eps}; it must be at least 0")
+        check_options({"trust_coefficient": trust_coefficient, "eps": eps})
         self.optimizer = optimizer
         self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
         self.ratios: list[Ratios] = []
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._share(optimizer)
         optimizer.register_load_state_dict_post_hook(self._share)
-        # GradScaler hands its scale to optimizers that say so; only the wrapped one can tell.
-        self._step_supports_amp_scaling = getattr(optimizer, "_step_supports_amp_scaling", False)
 
-    @classmethod
-    def apex(cls, optimizer: Optimizer, **others: Any) -> Self:
-        """apex's defaults: trust coefficient 0.02, clipped, eps 1e-8."""
-        return cls(optimizer, **{"trust_coefficient": 0.02, "eps": 1e-8, "clip": True, **others})
+    def __reduce__(self) -> tuple[Any, ...]:
+        # torch's keeps groups and state only. Made anew, a copy shares those of its own wrapped optimizer again.
+        make = partial(type(self), trust_coefficient=self.trust_coefficient, eps=self.eps, clip=self.clip)
+        return make, (self.optimizer,)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step of the wrapped optimizer on adapted gradients."""

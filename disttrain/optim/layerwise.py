@@ -4,7 +4,7 @@ a host synchronisation."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,24 +15,55 @@ Ratios = tuple[list[Tensor], Tensor, Tensor]
 """Parameters, their trust ratios (n,), and the ratios of update to weight (n,)."""
 
 
+_RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (lambda lr: float(lr) >= 0.0, "at least 0"),
+    "momentum": (lambda momentum: 0.0 <= momentum < 1.0, "in [0, 1)"),
+    "betas": (lambda betas: all(0.0 <= beta < 1.0 for beta in betas), "two numbers in [0, 1)"),
+    "eps": (lambda eps: eps >= 0.0, "at least 0"),
+    "weight_decay": (lambda decay: decay >= 0.0, "at least 0"),
+    "trust_coefficient": (lambda coefficient: coefficient > 0.0, "above 0"),
+    "trust_clip": (lambda most: most is None or most > 0.0, "above 0"),
+    "phi_bounds": (lambda bounds: bounds is None or 0.0 <= bounds[0] < bounds[1], "(low, high) with 0 <= low < high"),
+    "pre_normalization": (lambda kind: kind in ("none", "clip", "always"), "'none', 'clip' or 'always'"),
+    "max_grad_norm": (lambda norm: norm > 0.0, "above 0"),
+    "adapt": (lambda adapt: adapt in (True, False, "decayed"), "True, False or 'decayed'"),
+    "differentiable": (lambda on: not on, "False: norms of zero have no gradient"),
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ValueError where an option is out of its range."""
+    for name, value in options.items():
+        holds, wanted = _RANGES.get(name, (lambda value: True, ""))
+        check(holds(value), f"{name} is {value!r}; it must be {wanted}")
+
+
+def common_options(
+    *, foreach: bool | None = None, maximize: bool = False, capturable: bool = False, differentiable: bool = False
+) -> dict[str, Any]:
+    """What every optimizer here takes besides its own options, with the meaning it has in torch.optim."""
+    return locals()
+
+
 class LayerwiseOptimizer(Optimizer):
     """An optimizer whose update of a tensor depends on norms of that tensor.
 
-    Subclasses give :meth:`update`. Parameters in float16 and bfloat16 are updated, and their state kept, in float32.
+    Subclasses give :meth:`update`, and their constructor's ``locals()``, so that an option stands once: those of
+    :func:`common_options` under ``common``. Parameters in float16 and bfloat16 are updated, and their state kept, in float32.
     ``p.grad`` is never written to.
     """
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        lr, weight_decay = defaults["lr"], defaults["weight_decay"]
-        check(float(lr) >= 0.0, f"lr is {lr}; it must be at least 0")
-        check(weight_decay >= 0.0, f"weight_decay is {weight_decay}; it must be at least 0")
-        check(not defaults["differentiable"], "differentiable=True is not supported: norms of zero have no gradient")
+    def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
+        own = {k: v for k, v in arguments.items() if k not in ("self", "params", "common", "__class__")}
+        defaults = {**own, **common_options(**arguments["common"])}
+        lr = defaults["lr"]
         if isinstance(lr, Tensor):
             check(lr.numel() == 1, f"lr has {lr.numel()} elements; a tensor lr must have one")
             check(
                 defaults["capturable"] or defaults["foreach"] is False,
                 "a tensor lr needs capturable=True or foreach=False",
             )
+        check_options(defaults)
         self.ratios: list[Ratios] = []
         super().__init__(params, defaults)
 
@@ -46,14 +77,18 @@ class LayerwiseOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
         super().load_state_dict(state_dict)
-        # torch casts the state to the parameters' dtype; that of narrow ones is float32.
+        # torch casts the state to the parameters' dtype.
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, params, strict=True):
-            if p.dtype in (torch.float16, torch.bfloat16):
-                for name, value in state_dict["state"].get(i, {}).items():
-                    if isinstance(value, Tensor) and name != "step":
-                        self.state[p][name] = value.to(device=p.device, dtype=torch.float32)
+            for name, value in state_dict["state"].get(i, {}).items():
+                dtype = self.state_dtype(name, p)
+                if isinstance(value, Tensor) and name != "step" and dtype != p.dtype:
+                    self.state[p][name] = value.to(device=p.device, dtype=dtype)
+
+    def state_dtype(self, name: str, p: Tensor) -> torch.dtype:
+        """Of the state called ``name`` of ``p``."""
+        return wide(p).dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -77,8 +112,8 @@ class LayerwiseOptimizer(Optimizer):
         self.before_step([p.grad for _, params in work for p in params if p.grad is not None])
         for group, params in work:
             # Tensors of one device and dtype travel together through the foreach kernels.
-            for alike in _alike(params):
-                self._update_alike(group, alike)
+            for members in alike([p for p in params if p.numel()]):
+                self._update_alike(group, members)
         return loss
 
     def _update_alike(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -144,6 +179,11 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(list(tensors)))
 
 
+def adapts(group: Mapping[str, Any]) -> bool:
+    """Whether the tensors of ``group`` get a trust ratio; with "decayed", those with weight decay do."""
+    return bool(group["weight_decay"] if group["adapt"] == "decayed" else group["adapt"])
+
+
 def ratio_or_one(above: Tensor, below: Tensor, weights: Tensor, others: Tensor) -> Tensor:
     """``above / below``, and 1 where ``weights`` or ``others``, norms, are zero."""
     return torch.where((weights > 0) & (others > 0), above / below, torch.ones_like(above))
@@ -186,11 +226,6 @@ def check(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_betas(betas: tuple[float, float]) -> None:
-    """Raise ValueError unless both lie in [0, 1)."""
-    check(all(0.0 <= beta < 1.0 for beta in betas), f"betas are {betas}; each must be in [0, 1)")
-
-
 def check_gradient(p: Tensor, name: str) -> None:
     if p.grad is not None and p.grad.is_sparse:
         raise RuntimeError(f"{name} does not support sparse gradients")
@@ -198,8 +233,9 @@ def check_gradient(p: Tensor, name: str) -> None:
         raise RuntimeError(f"{name} does not support complex parameters: the norm of a layer would mix both parts")
 
 
-def _alike(params: list[Tensor]) -> list[list[Tensor]]:
+def alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Tensors of one device and dtype each."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for p in params:
-        groups.setdefault((p.device, p.dtype), []).append(p)
+    for tensor in tensors:
+        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     return list(groups.values())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disttrain.optim.layerwise import LayerwiseOptimizer, check, check_betas, new_step, norms, subtract_
+from disttrain.optim.layerwise import LayerwiseOptimizer, new_step, norms, scale_, subtract_
 
 
 class NovoGrad(LayerwiseOptimizer):
@@ -15,6 +15,9 @@ class NovoGrad(LayerwiseOptimizer):
 
     ``v_1 = ||g_1||^2``, then ``v = beta2 * v + (1 - beta2) * ||g||^2``;
     ``d = g / (sqrt(v) + eps) + weight_decay * w``; ``m_1 = d``, then ``m = beta1 * m + d``; ``w -= lr * m``.
+
+    While ``v`` is 0, because nothing but gradients of zero was seen, the next gradient is the first (timm and
+    torch_optimizer; the paper does not say). ``v`` is in float64: squares of large gradients overflow float32.
 
     Args:
         params: parameters, or groups of them; see :func:`disttrain.optim.param_groups`.
@@ -25,7 +28,7 @@ class NovoGrad(LayerwiseOptimizer):
         weight_decay: inside the first moment, as in the paper.
         grad_averaging: ``m = beta1 * m + (1 - beta1) * d``, an option of the authors' code; off in the paper.
         amsgrad: normalise by the largest ``v`` so far (section 3 of the paper).
-        foreach, maximize, capturable, differentiable: as in torch.optim; ``differentiable`` is refused.
+        common: foreach, maximize, capturable, as in torch.optim.
 
     Raises:
         ValueError: an argument is out of range.
@@ -44,28 +47,12 @@ class NovoGrad(LayerwiseOptimizer):
         weight_decay: float = 0.0,
         grad_averaging: bool = False,
         amsgrad: bool = False,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
+        **common: Any,
     ) -> None:
-        check_betas(betas)
-        check(eps >= 0.0, f"eps is {eps}; it must be at least 0")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "grad_averaging": grad_averaging,
-                "amsgrad": amsgrad,
-                "foreach": foreach,
-                "maximize": maximize,
-                "capturable": capturable,
-                "differentiable": differentiable,
-            },
-        )
+        super().__init__(params, locals())
+
+    def state_dtype(self, name: str, p: Tensor) -> torch.dtype:
+        return torch.float64 if name.endswith("exp_avg_sq") else super().state_dtype(name, p)
 
     def update(
         self,
@@ -76,24 +63,26 @@ class NovoGrad(LayerwiseOptimizer):
         params: list[Tensor],
     ) -> None:
         beta1, beta2 = group["betas"]
-        squares = list(norms(grads).square().unbind())
-        for w, square, state in zip(weights, squares, states, strict=True):
+        for w, state in zip(weights, states, strict=True):
             if not state:
-                # v_1 is the first square itself, and m_1 the first step itself: what the recurrences make of these.
                 state["step"] = new_step(w, group["capturable"])
                 state["exp_avg"] = torch.zeros_like(w)
-                state["exp_avg_sq"] = square.clone()
-                if group["amsgrad"]:
-                    state["max_exp_avg_sq"] = square.clone()
+                for name in ("exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg_sq",):
+                    state[name] = torch.zeros((), dtype=torch.float64, device=w.device)
         torch._foreach_add_([state["step"] for state in states], 1.0)
-        second = [state["exp_avg_sq"] for state in states]
-        torch._foreach_lerp_(second, squares, 1.0 - beta2)
+        # In units of the largest element, whose squares float32 can hold.
+        peaks = torch.stack(torch._foreach_norm(grads, torch.inf))
+        peaks = torch.where(peaks == 0.0, torch.ones_like(peaks), peaks)
+        steps = list(torch._foreach_div(grads, list(peaks.unbind())))
+        squares = (peaks.double() * norms(steps)).square()
+        before = torch.stack([state["exp_avg_sq"] for state in states])
+        second = torch.where(before == 0.0, squares, before.lerp(squares, 1.0 - beta2))
+        torch._foreach_copy_([state["exp_avg_sq"] for state in states], list(second.unbind()))
         if group["amsgrad"]:
             largest = [state["max_exp_avg_sq"] for state in states]
-            torch._foreach_maximum_(largest, second)
-            second = largest
-        denominators = list((torch.stack(second).sqrt() + group["eps"]).unbind())
-        steps = list(torch._foreach_div(grads, denominators))
+            torch._foreach_maximum_(largest, list(second.unbind()))
+            second = torch.stack(largest)
+        scale_(steps, (peaks / (second.sqrt() + group["eps"])).to(peaks.dtype))
         if group["weight_decay"]:
             torch._foreach_add_(steps, weights, alpha=group["weight_decay"])
         first = [state["exp_avg"] for state in states]

@@ -9,13 +9,6 @@ from disttrain.config import Recipe
 from disttrain.plan.lengths import EpochLength
 from disttrain.schedules import Schedule
 
-LR_RULES = {
-    **schedules.SCALING_RULES,
-    "legw": schedules.sqrt_scaling,
-    "sde": schedules.sqrt_scaling,
-    "adascale": schedules.no_scaling,  # its gain is measured during the run
-}
-
 
 def batch_factor(recipe: Recipe, global_batch: int) -> float:
     """The global batch over the reference batch; 1 without one."""
@@ -25,7 +18,9 @@ def batch_factor(recipe: Recipe, global_batch: int) -> float:
 
 def peak_lr(recipe: Recipe, global_batch: int) -> float:
     """``lr`` at ``reference_batch``, carried to this global batch by ``lr_scaling``."""
-    return recipe.optimizer.lr * LR_RULES[recipe.optimizer.lr_scaling](batch_factor(recipe, global_batch))
+    return recipe.optimizer.lr * schedules.SCALING_RULES[recipe.optimizer.lr_scaling](
+        batch_factor(recipe, global_batch)
+    )
 
 
 def warmup_samples(recipe: Recipe, epoch: EpochLength) -> int:

@@ -5,59 +5,16 @@ any batch size, number of ranks and accumulation. ``join`` builds longer ones fr
 same for the global batch. Scaling rules say how hyper-parameters follow the batch. Nothing here imports torch.
 """
 
-from disttrain.schedules.adascale import adascale_gain, adascale_moments
-from disttrain.schedules.batch import BatchSchedule, constant_batch, grow_instead_of_decay, linear_batch, staged_batch
-from disttrain.schedules.cycles import OneCycle, cosine_restarts, one_cycle, triangular, triangular2
-from disttrain.schedules.pieces import (
-    Schedule,
-    constant,
-    cosine,
-    exponential,
-    join,
-    linear,
-    multi_step,
-    polynomial,
-    step,
-)
-from disttrain.schedules.scaling import (
-    SCALING_RULES,
-    ScaledAdam,
-    adapt_regime,
-    legw,
-    linear_scaling,
-    no_scaling,
-    scale_adam,
-    sqrt_scaling,
-)
+from disttrain.schedules import adascale, batch, cycles, pieces, scaling
+from disttrain.schedules.adascale import *
+from disttrain.schedules.batch import *
+from disttrain.schedules.cycles import *
+from disttrain.schedules.pieces import *
+from disttrain.schedules.scaling import *
 
-__all__ = [
-    "SCALING_RULES",
-    "BatchSchedule",
-    "OneCycle",
-    "ScaledAdam",
-    "Schedule",
-    "adapt_regime",
-    "adascale_gain",
-    "adascale_moments",
-    "constant",
-    "constant_batch",
-    "cosine",
-    "cosine_restarts",
-    "exponential",
-    "grow_instead_of_decay",
-    "join",
-    "legw",
-    "linear",
-    "linear_batch",
-    "linear_scaling",
-    "multi_step",
-    "no_scaling",
-    "one_cycle",
-    "polynomial",
-    "scale_adam",
-    "sqrt_scaling",
-    "staged_batch",
-    "step",
-    "triangular",
-    "triangular2",
-]
+__all__: list[str] = []
+__all__ += adascale.__all__
+__all__ += batch.__all__
+__all__ += cycles.__all__
+__all__ += pieces.__all__
+__all__ += scaling.__all__

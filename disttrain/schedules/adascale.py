@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["adascale_gain"]
+
 
 def adascale_gain(variance: float, square_norm: float, scale: float) -> float:
     """``(variance + square_norm) / (variance / scale + square_norm)``, in [1, scale] (eq. 3).
@@ -23,14 +25,3 @@ def adascale_gain(variance: float, square_norm: float, scale: float) -> float:
     if variance + square_norm == 0.0:
         return 1.0
     return (variance + square_norm) / (variance / scale + square_norm)
-
-
-def adascale_moments(local_square_norm: float, global_square_norm: float, count: int) -> tuple[float, float]:
-    """Unbiased ``(variance, square_norm)`` at the batch of one part, from one update of ``count`` equal parts
-    (section 3.3 of the paper): with ``L`` the mean squared norm of the parts' gradients and ``T`` that of their mean,
-    ``variance = (L - T) count / (count - 1)`` and ``square_norm = T - variance / count``. Either may come out negative.
-    """
-    if count < 2:
-        raise ValueError(f"adascale_moments: count={count}: one part says nothing of the noise")
-    variance = (local_square_norm - global_square_norm) * count / (count - 1)
-    return variance, global_square_norm - variance / count

@@ -12,12 +12,9 @@ from itertools import pairwise
 
 from disttrain.schedules.pieces import Schedule
 
+__all__ = ["BatchSchedule", "grow_instead_of_decay", "linear_batch", "staged_batch"]
+
 BatchSchedule = Callable[[float], int]
-
-
-def constant_batch(batch: int) -> BatchSchedule:
-    """Always ``batch``."""
-    return lambda s: batch
 
 
 def staged_batch(stages: Sequence[tuple[float, int]]) -> BatchSchedule:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from disttrain.schedules.pieces import Schedule, constant, cosine, join
 
+__all__ = ["OneCycle", "cosine_restarts", "one_cycle", "triangular", "triangular2"]
+
 
 def cosine_restarts(start: float, end: float, period: float, multiplier: float = 1.0) -> Schedule:
     """Half a cosine from ``start`` to ``end`` again and again, each cycle ``multiplier`` times as long as the one

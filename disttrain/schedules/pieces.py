@@ -7,6 +7,8 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 
+__all__ = ["Schedule", "constant", "cosine", "exponential", "join", "linear", "multi_step", "polynomial", "step"]
+
 Schedule = Callable[[float], float]
 
 

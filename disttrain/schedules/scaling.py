@@ -1,7 +1,7 @@
 """How hyper-parameters follow the global batch. ``factor`` is batch / reference batch.
 
 A rule for the learning rate alone is a function of the factor (:data:`SCALING_RULES`). :func:`scale_adam` also changes
-Adam's other parameters, :func:`legw` the length of the warmup, and :func:`adapt_regime` the length of the run.
+Adam's other parameters.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+__all__ = ["SCALING_RULES", "ScaledAdam", "linear_scaling", "no_scaling", "scale_adam", "sqrt_scaling"]
 
 ScalingRule = Callable[[float], float]
 
@@ -34,6 +36,9 @@ SCALING_RULES: Mapping[str, ScalingRule] = {
     "linear": linear_scaling,
     "sqrt": sqrt_scaling,
     "none": no_scaling,
+    "legw": sqrt_scaling,  # and a warmup so many times longer (You et al. 2019, arXiv:1901.08256)
+    "sde": sqrt_scaling,  # and scale_adam's betas and eps
+    "adascale": no_scaling,  # its gain is measured during the run
 }
 
 
@@ -66,23 +71,3 @@ def scale_adam(factor: float, *, lr: float, betas: tuple[float, float], eps: flo
             )
     first, second = (1.0 - factor * (1.0 - beta) for beta in betas)
     return ScaledAdam(lr * math.sqrt(factor), (first, second), eps / math.sqrt(factor))
-
-
-def legw(factor: float, *, lr: float, warmup: float) -> tuple[float, float]:
-    """LEGW: learning rate times ``sqrt(k)``, warmup (in samples or epochs) times ``k`` (You et al. 2019,
-    arXiv:1901.08256).
-
-    >>> legw(4, lr=0.1, warmup=0.5)
-    (0.2, 2.0)
-    """
-    return lr * math.sqrt(factor), warmup * factor
-
-
-def adapt_regime(length: float, batch: int, reference_batch: int) -> float:
-    """A length in epochs or samples at ``reference_batch``, made so much longer that at ``batch`` it takes the same
-    number of updates (Hoffer et al. 2017, arXiv:1705.08741, section 5).
-
-    >>> adapt_regime(90, batch=4096, reference_batch=128)
-    2880.0
-    """
-    return length * batch / reference_batch

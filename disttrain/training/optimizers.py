@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,17 +14,6 @@ from disttrain.optim import EXCLUSIONS, LARC, param_groups
 from disttrain.plan.schedule import batch_factor
 from disttrain.registry import resolve
 from disttrain.schedules import scale_adam
-
-OPTIMIZERS = {
-    "sgd": "torch.optim:SGD",
-    "adamw": "torch.optim:AdamW",
-    "lars": "disttrain.optim:LARS",
-    "lamb": "disttrain.optim:LAMB",
-    "novograd": "disttrain.optim:NovoGrad",
-}
-_FUSED = ("sgd", "adamw")
-# What the recipe says about the optimizer that is not an argument of it.
-_OURS = {"name", "lr", "reference_batch", "lr_scaling", "weight_decay_exclude", "adapt_exclude", "larc"}
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: int) -> torch.optim.Optimizer:
@@ -40,13 +28,10 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: in
     """
     section = recipe.optimizer
     larc = getattr(section, "larc", None)
-    cls: Any = resolve(section.name, OPTIMIZERS)
-    arguments = {k: v for k, v in section.model_dump().items() if k not in _OURS}
-    _check_arguments(section.name, cls, arguments)
+    cls: Any = resolve(section.made_by or section.name, {})
+    arguments = {**section.model_dump(exclude=section.OURS), **section.fixed}
     if section.lr_scaling == "sde":
         arguments.update(_sde(recipe, arguments, global_batch))
-    if section.name in _FUSED:
-        arguments["fused"] = True  # one kernel for all: the quickest of torch's paths on CPU and CUDA alike
     if recipe.log.layer_ratios:
         arguments["record"] = True
     spared = larc.exclude if larc is not None else getattr(section, "adapt_exclude", None)
@@ -55,7 +40,12 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: in
         exclude=EXCLUSIONS[section.weight_decay_exclude],
         exclude_adaptation=None if spared is None else EXCLUSIONS[spared],
     )
-    optimizer: torch.optim.Optimizer = cls(groups, lr=lr, **arguments)
+    try:
+        optimizer = cls(groups, lr=lr, **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"optimizer: {section.name} does not take these arguments: {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"optimizer.name: {section.name} makes a {type(optimizer).__name__}, not an optimizer")
     if larc is not None:
         return LARC(optimizer, trust_coefficient=larc.trust_coefficient, eps=larc.eps, clip=larc.clip)
     return optimizer
@@ -72,12 +62,3 @@ def _sde(recipe: Recipe, arguments: Mapping[str, Any], global_batch: int) -> dic
     except ValueError as error:
         raise InputError(f"optimizer.lr_scaling sde: {error}") from None
     return {"betas": scaled.betas, "eps": scaled.eps}
-
-
-def _check_arguments(name: str, cls: Any, arguments: Mapping[str, Any]) -> None:
-    if not callable(cls):
-        raise InputError(f"optimizer.name: {name} is a {type(cls).__name__}, not an optimizer class")
-    try:
-        inspect.signature(cls).bind([], lr=0.0, **arguments)
-    except TypeError as error:
-        raise InputError(f"optimizer: {name} does not take these arguments: {error}") from None

@@ -1,8 +1,9 @@
-"""The ``optimizer`` section."""
+"""The ``optimizer`` section: for each optimizer what a recipe may say, and the class that takes it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -15,8 +16,8 @@ Exclude = Literal["bias_and_norm", "none"]
 SgdScaling = Literal["linear", "sqrt", "legw", "adascale", "none"]
 AdamScaling = Literal["linear", "sqrt", "legw", "sde", "adascale", "none"]
 
-_LR: Any = Field(description="Learning rate at the reference batch.")
-_REFERENCE: Any = Field(None, description="Batch that lr is meant for; null: lr is taken as it is.")
+# One kernel for all: the quickest of torch's paths on CPU and CUDA alike.
+_FUSED: Mapping[str, Any] = {"fused": True}
 _SCALING: Any = Field("linear", description="How lr follows the global batch.")
 _DECAYED: Any = Field("none", description="What is not decayed.")
 _SPARED: Any = Field("bias_and_norm", description="What is not decayed.")
@@ -32,49 +33,71 @@ class Larc(Section):
     exclude: Exclude = _ADAPTED
 
 
-class Sgd(Section):
-    """torch.optim.SGD."""
+class _Optimizer(Section):
+    """What all have. Fields that are not ``OURS`` are arguments of the class ``made_by``, with ``fixed`` besides."""
 
-    name: Literal["sgd"]
-    lr: Rate = _LR
-    reference_batch: Positive | None = _REFERENCE
+    OURS: ClassVar = {
+        *("name", "lr", "reference_batch", "lr_scaling"),
+        *("weight_decay_exclude", "adapt_exclude", "larc"),
+    }
+    made_by: ClassVar[str] = ""
+    fixed: ClassVar[Mapping[str, Any]] = {}
+
+    name: str
+    lr: Rate = Field(description="Learning rate at the reference batch.")
+    reference_batch: Positive | None = Field(
+        None, description="Batch that lr is meant for; null: lr is taken as it is."
+    )
+    lr_scaling: AdamScaling = _SCALING
+
+
+class _Momentum(_Optimizer):
     lr_scaling: SgdScaling = _SCALING
     momentum: Fraction = 0.9
     nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> Self:
+        if self.nesterov and (self.momentum == 0.0 or getattr(self, "dampening", 0.0) != 0.0):
+            raise ValueError("nesterov: true needs momentum > 0 and dampening 0")
+        return self
+
+
+class _Adam(_Optimizer):
+    betas: Betas = (0.9, 0.999)
+    eps: Rate = 1e-8
+    weight_decay: Decay = 0.01
+
+
+class Sgd(_Momentum):
+    """torch.optim.SGD."""
+
+    made_by = "torch.optim:SGD"
+    fixed = _FUSED
+
+    name: Literal["sgd"]
     dampening: Fraction = 0.0
     weight_decay: Decay = 0.0
     weight_decay_exclude: Exclude = _DECAYED
     larc: Larc | None = None
 
-    @model_validator(mode="after")
-    def _nesterov(self) -> Self:
-        if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
-            raise ValueError("nesterov: true needs momentum > 0 and dampening 0")
-        return self
 
-
-class AdamW(Section):
+class AdamW(_Adam):
     """torch.optim.AdamW."""
 
+    made_by = "torch.optim:AdamW"
+    fixed = _FUSED
+
     name: Literal["adamw"]
-    lr: Rate = _LR
-    reference_batch: Positive | None = _REFERENCE
-    lr_scaling: AdamScaling = _SCALING
-    betas: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
-    weight_decay: Decay = 0.01
     weight_decay_exclude: Exclude = _DECAYED
 
 
-class Lars(Section):
+class Lars(_Momentum):
     """LARS (You, Gitman and Ginsburg 2017, arXiv:1708.03888)."""
 
+    made_by = "disttrain.optim:LARS"
+
     name: Literal["lars"]
-    lr: Rate = _LR
-    reference_batch: Positive | None = _REFERENCE
-    lr_scaling: SgdScaling = _SCALING
-    momentum: Fraction = 0.9
-    nesterov: bool = False
     weight_decay: Decay = 0.0
     trust_coefficient: Rate = 0.001
     eps: Decay = 0.0
@@ -85,16 +108,13 @@ class Lars(Section):
     adapt_exclude: Exclude = _ADAPTED
 
 
-class Lamb(Section):
+class Lamb(_Adam):
     """LAMB (You et al. 2020, arXiv:1904.00962v5)."""
 
+    made_by = "disttrain.optim:LAMB"
+
     name: Literal["lamb"]
-    lr: Rate = _LR
-    reference_batch: Positive | None = _REFERENCE
-    lr_scaling: AdamScaling = _SCALING
-    betas: Betas = (0.9, 0.999)
     eps: Rate = 1e-6
-    weight_decay: Decay = 0.01
     bias_correction: bool = True
     pre_normalization: Literal["none", "clip", "always"] = Field(
         "none", description="Of the gradient of the whole model: always (NVLAMB), or clipped to max_grad_norm (apex)."
@@ -108,29 +128,25 @@ class Lamb(Section):
     adapt_exclude: Exclude = _ADAPTED
 
 
-class NovoGrad(Section):
+class NovoGrad(_Adam):
     """NovoGrad (Ginsburg et al. 2019, arXiv:1905.11286)."""
 
+    made_by = "disttrain.optim:NovoGrad"
+
     name: Literal["novograd"]
-    lr: Rate = _LR
-    reference_batch: Positive | None = _REFERENCE
-    lr_scaling: AdamScaling = _SCALING
     betas: Betas = (0.95, 0.98)
-    eps: Rate = 1e-8
     weight_decay: Decay = 0.0
     grad_averaging: bool = False
     amsgrad: bool = False
     weight_decay_exclude: Exclude = _SPARED
 
 
-class CustomOptimizer(Open):
+class CustomOptimizer(_Optimizer, Open):
     """``pkg.mod:Class``; further keys are its arguments."""
 
     name: Importable
-    lr: Rate
-    reference_batch: Positive | None = None
-    lr_scaling: Literal["linear", "sqrt", "legw", "adascale", "none"] = "linear"
-    weight_decay_exclude: Exclude = "none"
+    lr_scaling: SgdScaling = _SCALING
+    weight_decay_exclude: Exclude = _DECAYED
 
 
 Optimizer = Annotated[

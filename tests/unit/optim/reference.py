@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,14 @@ def lars(
     nesterov: bool = False,
     clip: bool = False,
     adapt: bool = True,
+    excluded: Collection[int] = (),
     store: Store = exactly,
 ) -> list[Array]:
-    """You, Gitman and Ginsburg 2017, algorithm 1; the other form is torch's SGD on the adapted gradient."""
-    found = []
+    """You, Gitman and Ginsburg 2017, algorithm 1; the other form is torch's SGD on the adapted gradient. ``excluded``
+    tensors have neither decay nor ratio."""
+    found, settings = [], (weight_decay, adapt)
     for i, start in enumerate(weights):
+        weight_decay, adapt = (0.0, False) if i in excluded else settings
         w, v, before = start.copy(), np.zeros_like(start), None
         for t, lr in enumerate(rates):
             g = gradient(t, i, w)
@@ -51,11 +54,11 @@ def lars(
             ratio = 1.0
             if adapt and norm(w) > 0 and norm(g) > 0:
                 ratio = trust_coefficient * norm(w) / (norm(g) + weight_decay * norm(w) + eps)
-                if clip:
-                    ratio = min(ratio / lr, 1.0)
+            if adapt and clip:
+                ratio = min(ratio / lr, 1.0)
             d = ratio * (g + weight_decay * w)
             if lr_in_momentum:
-                factor = lr / before if momentum_correction and before else 1.0
+                factor = lr / before if momentum_correction and before is not None else 1.0
                 v = momentum * factor * v + lr * d
                 w = store(w - (momentum * v + lr * d if nesterov else v))
             else:
@@ -79,10 +82,14 @@ def lamb(
     max_grad_norm: float = 1.0,
     phi_bounds: tuple[float, float] | None = None,
     trust_clip: float | None = None,
+    shared_steps: bool = False,
     adapt: bool = True,
+    excluded: Collection[int] = (),
     store: Store = exactly,
 ) -> list[Array]:
-    """You et al. 2020 (v5), algorithm 2. Each tensor counts the steps it took part in."""
+    """You et al. 2020 (v5), algorithm 2. Each tensor counts the steps it took part in, or all. ``excluded`` tensors have
+    neither decay nor ratio."""
+    settings = weight_decay, adapt
     ws = [w.copy() for w in weights]
     ms, vs = [np.zeros_like(w) for w in ws], [np.zeros_like(w) for w in ws]
     taken = [0] * len(ws)
@@ -94,7 +101,8 @@ def lamb(
         if pre_normalization == "clip":
             gs = {i: g / max(1.0, total / max_grad_norm) for i, g in gs.items()}
         for i, g in gs.items():
-            t, taken[i] = taken[i], taken[i] + 1
+            weight_decay, adapt = (0.0, False) if i in excluded else settings
+            t, taken[i] = step if shared_steps else taken[i], taken[i] + 1
             ms[i] = betas[0] * ms[i] + (1 - betas[0]) * g
             vs[i] = betas[1] * vs[i] + (1 - betas[1]) * g * g
             one, two = (1 - b ** (t + 1) if bias_correction else 1.0 for b in betas)
@@ -121,18 +129,17 @@ def novograd(
     amsgrad: bool = False,
     store: Store = exactly,
 ) -> list[Array]:
-    """Ginsburg et al. 2019, algorithm 1."""
+    """Ginsburg et al. 2019, algorithm 1; the first gradient is the first that is not zero."""
     found = []
     for i, start in enumerate(weights):
         w = start.copy()
         v = largest = 0.0
-        m, first = np.zeros_like(w), True
+        m = np.zeros_like(w)
         for t, lr in enumerate(rates):
             g = gradient(t, i, w)
             if g is None:
                 continue
-            v = norm(g) ** 2 if first else betas[1] * v + (1 - betas[1]) * norm(g) ** 2
-            first = False
+            v = norm(g) ** 2 if v == 0 else betas[1] * v + (1 - betas[1]) * norm(g) ** 2
             largest = max(largest, v)
             d = g / (np.sqrt(largest if amsgrad else v) + eps) + weight_decay * w
             m = betas[0] * m + ((1 - betas[0]) if grad_averaging else 1.0) * d

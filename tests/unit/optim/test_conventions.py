@@ -224,11 +224,13 @@ def test_wrong_arguments_of_each() -> None:
         (LAMB, {"phi_bounds": (2.0, 1.0)}, "phi_bounds"),
         (LAMB, {"trust_clip": 0.0}, "trust_clip"),
         (NovoGrad, {"eps": -1.0}, "eps"),
+        (LAMB, {"adapt": "some"}, "adapt is 'some'; it must be True, False or 'decayed'"),
     ):
         with pytest.raises(ValueError, match=message):
             make(params, 0.1, **settings)  # type: ignore[operator]
-    with pytest.raises(ValueError, match="no preset 'v9'"):
-        LAMB.preset("v9", params)
+    for make in OURS:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'weight_dekay'"):
+            make(params, 0.1, weight_dekay=0.1)
 
 
 def test_larc_gives_back_what_it_borrowed_even_when_the_step_fails() -> None:
@@ -251,24 +253,10 @@ def test_larc_gives_back_what_it_borrowed_even_when_the_step_fails() -> None:
 
 def test_larc_shares_groups_and_state() -> None:
     inner = torch.optim.SGD(network().parameters(), 0.1, momentum=0.9)
-    outer = LARC.apex(inner)
+    outer = LARC(inner)
     outer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
     assert len(inner.param_groups) == 2
     assert outer.param_groups is inner.param_groups
-
-
-def test_presets_set_what_their_tables_say() -> None:
-    model = network()
-    for preset, adapted in ((LAMB.timm, False), (LAMB.apex, False), (LAMB.nvlamb, True), (LAMB.v3, True)):
-        groups = param_groups(model, weight_decay=0.1)
-        assert [g["adapt"] for g in preset(groups).param_groups] == [True, adapted]
-    assert LAMB.v3(model.parameters()).param_groups[0]["bias_correction"] is False
-    assert LAMB.v1(model.parameters()).param_groups[0]["phi_bounds"] == (0.0, 10.0)
-    assert LAMB.apex(model.parameters(), max_grad_norm=3.0).param_groups[0]["max_grad_norm"] == 3.0
-    assert LAMB.mlperf_bert(model.parameters()).param_groups[0]["pre_normalization"] == "clip"
-    assert LARS.mlperf(model.parameters()).param_groups[0]["lr_in_momentum"] is True
-    assert LARS.paper(model.parameters()).param_groups[0]["eps"] == 0.0
-    assert LARS.timm(model.parameters()).param_groups[0]["adapt"] is False
 
 
 @pytest.mark.parametrize("make", [LARS, LAMB])

@@ -13,15 +13,6 @@ from tests.unit.optim import reference
 from tests.unit.optim.golden import LOW, STOP_AND_GO, agree, drive, fixed, low_starts, moved, scaled, sporadic, stored
 from tests.unit.optim.test_golden import LAMB_VARIANTS, RATES, gradient, starts
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "v1": {"phi_bounds": (0.0, 10.0)},
-    "v3": {"phi_bounds": (0.0, 10.0), "bias_correction": False},
-    "nvlamb": {"pre_normalization": "always"},
-    "mlperf_bert": {"pre_normalization": "clip", "max_grad_norm": 1.0},
-    "apex": {"pre_normalization": "clip", "max_grad_norm": 1.0},
-    "timm": {"pre_normalization": "clip", "max_grad_norm": 1.0},
-}
-
 
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("pre_normalization", ["none", "always", "clip"])
@@ -32,12 +23,6 @@ def test_absent_gradients_and_rates_of_zero(pre_normalization: Any, foreach: boo
         lambda p: LAMB(p, foreach=foreach, pre_normalization=pre_normalization), starts(), sporadic, STOP_AND_GO
     )
     agree(found, expected, 1e-11)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_what_they_are_called(name: str) -> None:
-    expected = reference.lamb(starts(), gradient, RATES, **PRESETS[name])
-    agree(drive(getattr(LAMB, name), starts()), expected, 1e-11)
 
 
 @pytest.mark.parametrize("pre_normalization", ["always", "clip"])

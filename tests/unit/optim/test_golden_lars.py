@@ -18,11 +18,55 @@ FORMS: list[dict[str, Any]] = [{"weight_decay": 0.01}, {"lr_in_momentum": False,
 
 
 @pytest.mark.parametrize("foreach", [False, True])
-@pytest.mark.parametrize("variant", [*FORMS, CORRECTED], ids=str)
+@pytest.mark.parametrize("variant", FORMS, ids=str)
 def test_rates_of_zero(variant: dict[str, Any], foreach: bool) -> None:
-    """MLPerf's warmup begins at 0; with correction a rate of 0 empties the buffer, and nothing divides by it."""
+    """MLPerf's warmup begins at 0."""
     expected = reference.lars(starts(), gradient, STOP_AND_GO, **variant)
     agree(drive(lambda p: LARS(p, foreach=foreach, **variant), starts(), rates=STOP_AND_GO), expected, 1e-11)
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_rates_of_zero_with_correction(foreach: bool) -> None:
+    """The two forms are equal then too: a rate of 0 does not empty the momentum."""
+    expected = reference.lars(starts(), gradient, STOP_AND_GO, weight_decay=0.01, lr_in_momentum=False)
+    agree(drive(lambda p: LARS(p, foreach=foreach, **CORRECTED), starts(), rates=STOP_AND_GO), expected, 1e-11)
+
+
+def test_a_corrected_buffer_with_the_rate_inside_goes_on() -> None:
+    """Earlier versions kept ``lr * v`` and ``previous_lr``."""
+
+    def make(params: Any) -> LARS:
+        return LARS(params, **CORRECTED)
+
+    def older(state_dict: dict[str, Any]) -> dict[str, Any]:
+        for state in state_dict["state"].values():
+            state["momentum_buffer"] = state["momentum_buffer"] * 0.3
+            state["previous_lr"] = 0.3
+        return state_dict
+
+    first, second = ([torch.nn.Parameter(torch.from_numpy(w)) for w in starts()] for _ in range(2))
+    optimizers = make(first), make(second)
+    for params, optimizer in zip((first, second), optimizers, strict=True):
+        for step in range(2):
+            for i, p in enumerate(params):
+                p.grad = torch.from_numpy(gradient(step, i, starts()[i]))
+            optimizer.step()
+        if params is first:
+            optimizer.load_state_dict(older(optimizer.state_dict()))
+            optimizer.step()
+        else:
+            optimizer.step()
+    agree([p.detach() for p in first], [p.detach().numpy() for p in second], 1e-14)
+
+
+@pytest.mark.parametrize("lr", [0.3, 3.0])
+@pytest.mark.parametrize("which", ["weights", "gradient"])
+def test_clip_at_a_norm_of_zero(which: str, lr: float) -> None:
+    """``min(1 / lr, 1)``, so that the layer's rate is never above ``lr`` nor 1, by hand."""
+    w = np.zeros(3) if which == "weights" else np.full(3, 2.0)
+    g = np.zeros(3) if which == "gradient" else np.full(3, 0.5)
+    found = drive(lambda p: LARS(p, clip=True, weight_decay=0.1), [w], lambda *_: g, [lr])
+    agree(found, [w - lr * min(1 / lr, 1.0) * (g + 0.1 * w)], 1e-14)
 
 
 @pytest.mark.parametrize("foreach", [False, True])

@@ -67,7 +67,9 @@ def side_by_side(
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"nesterov": True}, {"clip": True}, {"trust_coefficient": 0.02}, {"momentum": 0.0}], ids=str
+    "settings",
+    [{}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "clip": True}, {"trust_coefficient": 0.02}],
+    ids=str,
 )
 def test_timm_lars(timm: Callable[[str], Any], settings: dict[str, Any]) -> None:
     theirs = dict(settings)
@@ -76,13 +78,13 @@ def test_timm_lars(timm: Callable[[str], Any], settings: dict[str, Any]) -> None
     lars = timm("lars").Lars
     side_by_side(
         lambda p: LARS.timm(p, 0.1, weight_decay=0.01, **settings),
-        lambda p: lars(p, lr=0.1, weight_decay=0.01, **{"momentum": 0.9, **theirs}),
+        lambda p: lars(p, lr=0.1, weight_decay=0.01, **theirs),
     )
 
 
 def test_timm_lars_without_decay_does_not_adapt(timm: Callable[[str], Any]) -> None:
     lars = timm("lars").Lars
-    side_by_side(lambda p: LARS.timm(p, 0.1), lambda p: lars(p, lr=0.1, momentum=0.9, weight_decay=0.0))
+    side_by_side(lambda p: LARS.timm(p, 0.1), lambda p: lars(p, lr=0.1))
 
 
 @pytest.mark.parametrize("decay", [0.01, 0.0])
@@ -150,9 +152,8 @@ def test_torch_optimizer_lars(torch_optimizer: Any, nesterov: bool) -> None:
     )
 
 
-def test_torch_optimizer_lamb_is_version_3(torch_optimizer: Any) -> None:
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.01}], ids=str)
+def test_torch_optimizer_lamb(torch_optimizer: Any, settings: dict[str, Any]) -> None:
     side_by_side(
-        lambda p: LAMB.v3(p, 0.1, weight_decay=0.01),
-        lambda p: torch_optimizer.Lamb(p, lr=0.1, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01, clamp_value=10),
-        zeros=False,
+        lambda p: LAMB.torch_optimizer(p, 0.1, **settings), lambda p: torch_optimizer.Lamb(p, lr=0.1, **settings)
     )
