@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 LAUNCHERS = ("torchrun", "horovodrun", "mpirun", "mpirun-horovod")
+PATIENCE = 240.0  # seconds; for what hangs, not for what is slow on a busy machine
+MARK = "DISTTRAIN_TEST_JOB"  # a variable that every process of a job inherits
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,6 @@ class Result:
     code: int
     out: str
     err: str
-    seconds: float
 
     @property
     def text(self) -> str:
@@ -37,6 +43,49 @@ class Result:
     def check(self) -> Result:
         assert self.code == 0, f"exit code {self.code}\n{self.text[-6000:]}"
         return self
+
+
+class Job(subprocess.Popen[str]):
+    """A job that was started: its launcher, or its only process."""
+
+    mark: str
+
+    def kill_all(self) -> None:
+        """SIGKILL every process of the job, those in other sessions and without a parent too, and see them gone."""
+        wait_until(lambda: not kill_marked(self.mark), "killed processes do not go away")
+
+
+def kill_marked(mark: str) -> bool:
+    """Whether there were processes with this mark; all of them are sent SIGKILL."""
+    found = False
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+                found = True
+        except OSError:  # it has ended, or belongs to somebody else
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str, seconds: float = PATIENCE) -> None:
+    """Ask again and again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on ``port``."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -49,17 +98,63 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
-def command(launcher: str, size: int, program: Sequence[str]) -> list[str]:
-    """``program`` (a script and its arguments, or ``-m module ...``) under ``launcher``."""
+@functools.cache
+def warm_socket() -> str:
+    """Where the warm process of this test run listens; see ``tests/warm.py``. It ends with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="disttrain-tests-")
+    atexit.register(folder.cleanup)
+    path = f"{folder.name}/warm"
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/warm.py"), "serve", path],
+        env=environment(),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    WARM.append(server)
+    return path
+
+
+WARM: list[subprocess.Popen[bytes]] = []
+
+
+def warm(size: int = 1) -> list[str]:
+    """What to write in place of ``python`` for ranks forked from the warm process."""
+    return [sys.executable, "-I", "-S", str(ROOT / "tests/warm.py"), "run", warm_socket(), str(size)]
+
+
+def where(tool: str) -> str | None:
+    """The path of a launcher: the one installed beside this Python, or another on the path."""
+    return shutil.which(tool, path=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def command(launcher: str, size: int, program: Sequence[str], *, fresh: bool = False) -> list[str]:
+    """``program`` (a script and its arguments, or ``-m module ...``) under ``launcher``.
+
+    ``ranks`` is no launcher of this world: forked ranks with the variables that torchrun would set. With ``fresh``, every
+    process is a Python of its own, as users start it.
+    """
+    python = [sys.executable] if fresh else warm()
+
+    def tool(name: str) -> list[str]:
+        return [*(() if fresh else warm()), str(where(name))]
+
     match launcher:
         case "none":
-            return [sys.executable, *program]
+            return [*python, *program]
+        case "ranks":
+            assert not fresh, "ranks without a launcher are always forked"
+            return [*warm(size), *program]
         case "torchrun":
-            return ["torchrun", "--standalone", f"--nproc_per_node={size}", *program]
+            ours = program if fresh else ["--no-python", *python, *program]
+            return [*tool("torchrun"), "--standalone", f"--nproc_per_node={size}", *ours]
         case "horovodrun":
-            return ["horovodrun", "--gloo", "-np", str(size), sys.executable, *program]
+            return [*tool("horovodrun"), "--gloo", "-np", str(size), *python, *program]
         case "mpirun" | "mpirun-horovod":
-            return ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(size), sys.executable, *program]
+            return ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(size), *python, *program]
     raise ValueError(launcher)
 
 
@@ -75,11 +170,14 @@ def start(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-) -> subprocess.Popen[str]:
+    fresh: bool = False,
+) -> Job:
     """Start a job in a process group of its own."""
-    return subprocess.Popen(
-        command(launcher, size, program),
-        env=environment(env),
+    assert fresh or "PYTHONPATH" not in (env or {}), "Python reads this when it starts"
+    mark = uuid.uuid4().hex
+    job = Job(
+        command(launcher, size, program, fresh=fresh),
+        env=environment(env) | {MARK: mark},
         cwd=cwd or ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -87,18 +185,19 @@ def start(
         text=True,
         start_new_session=True,
     )
+    job.mark = mark
+    return job
 
 
-def finish(process: subprocess.Popen[str], timeout: float) -> Result:
+def finish(job: Job, timeout: float = PATIENCE) -> Result:
     """Wait; a job that outlasts ``timeout`` seconds is killed and fails the test."""
-    began = time.monotonic()
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = job.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        pytest.fail(f"{process.args} did not end within {timeout:.0f} s\n{out[-3000:]}\n{err[-3000:]}")
-    return Result(process.returncode, out, err, time.monotonic() - began)
+        job.kill_all()
+        out, err = job.communicate()
+        pytest.fail(f"{job.args} did not end within {timeout:.0f} s\n{out[-3000:]}\n{err[-3000:]}")
+    return Result(job.returncode, out, err)
 
 
 def launch(
@@ -106,17 +205,18 @@ def launch(
     size: int,
     program: Sequence[str],
     *,
-    timeout: float = 90.0,
+    timeout: float = PATIENCE,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    fresh: bool = False,
 ) -> Result:
     """Start a job and wait for it."""
-    return finish(start(launcher, size, program, env=env, cwd=cwd), timeout)
+    return finish(start(launcher, size, program, env=env, cwd=cwd, fresh=fresh), timeout)
 
 
-def disttrain(*arguments: object, timeout: float = 60.0, env: Mapping[str, str] | None = None) -> Result:
+def disttrain(*arguments: object, env: Mapping[str, str] | None = None, fresh: bool = False) -> Result:
     """``python -m disttrain ARGUMENTS`` in one process."""
-    return launch("none", 1, ["-m", "disttrain", *map(str, arguments)], timeout=timeout, env=env)
+    return launch("none", 1, ["-m", "disttrain", *map(str, arguments)], env=env, fresh=fresh)
 
 
 def train(
@@ -124,12 +224,23 @@ def train(
     size: int,
     run_dir: Path,
     *arguments: object,
-    timeout: float = 90.0,
     env: Mapping[str, str] | None = None,
+    fresh: bool = False,
 ) -> Result:
     """``disttrain train`` under a launcher."""
+    return finish(start_training(launcher, size, run_dir, *arguments, env=env, fresh=fresh))
+
+
+def start_training(
+    launcher: str,
+    size: int,
+    run_dir: Path,
+    *arguments: object,
+    env: Mapping[str, str] | None = None,
+    fresh: bool = False,
+) -> Job:
     words = ["-m", "disttrain", "train", *map(str, arguments), "--run-dir", str(run_dir), *engine_options(launcher)]
-    return launch(launcher, size, words, timeout=timeout, env=env)
+    return start(launcher, size, words, env=env, fresh=fresh)
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
@@ -144,14 +255,14 @@ def sample_ids(run_dir: Path) -> list[list[int]]:
 
 def needs(launcher: str) -> list[pytest.MarkDecorator]:
     """Marks for a parameter that uses ``launcher``: skipped, with the reason, where it is not installed."""
-    if launcher in ("torchrun", "none"):
+    if launcher in ("torchrun", "ranks", "none"):
         return []
     import importlib.util
 
     tools = {"horovodrun": "horovodrun", "mpirun": "mpirun", "mpirun-horovod": "mpirun"}
     modules = {"horovodrun": "horovod", "mpirun": "mpi4py", "mpirun-horovod": "horovod"}
     tool, module = tools[launcher], modules[launcher]
-    absent = (shutil.which(tool) or (BIN / tool).exists() or None) is None or importlib.util.find_spec(module) is None
+    absent = where(tool) is None or importlib.util.find_spec(module) is None
     kind = pytest.mark.mpi if launcher == "mpirun" else pytest.mark.horovod
     return [kind, pytest.mark.skipif(absent, reason=f"{tool} or {module} is not installed")]
 

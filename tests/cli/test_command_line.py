@@ -46,7 +46,7 @@ def test_five_mistakes_are_five_messages(tmp_path: Path) -> None:
 def test_five_mistakes_are_said_once_under_a_launcher(tmp_path: Path) -> None:
     recipe = tmp_path / "bad.yaml"
     recipe.write_text(FIVE_MISTAKES)
-    result = launch("torchrun", 2, ["-m", "disttrain", "train", str(recipe)], timeout=60)
+    result = launch("torchrun", 2, ["-m", "disttrain", "train", str(recipe)])
     assert result.code != 0
     assert result.err.count("per_rank_maximum: unknown key") == 1
 
@@ -102,7 +102,7 @@ def test_wrong_input_is_refused_before_torch_is_loaded(words: list[str], tmp_pat
     ],
 )
 def test_nonsensical_environments_give_one_message(env: dict[str, str], said: str) -> None:
-    result = disttrain("train", *QUICK, env=env, timeout=30)
+    result = disttrain("train", *QUICK, env=env)
     assert result.code == 2, result.text
     assert said in result.err
     assert len(result.err.strip().splitlines()) == 1, result.err
@@ -129,7 +129,7 @@ def test_nonsensical_environments_give_one_message(env: dict[str, str], said: st
 def test_wrong_options_exit_with_2(words: list[str], said: str, tmp_path: Path) -> None:
     if words[0] == "train":
         words = [*words, "--run-dir", str(tmp_path / "run")]
-    result = disttrain(*words, timeout=60)
+    result = disttrain(*words)
     assert result.code == 2, result.text
     assert said in result.err
     assert "Traceback" not in result.text
@@ -220,7 +220,7 @@ def test_no_command_means_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("words", "code"), [([], 0), (["model.norm=batch"], 4)])
 def test_verify_tells_invariant_recipes_from_others(words: list[str], code: int) -> None:
     options = ["--world-sizes", "1,2", "--accumulations", "1,2", "--updates", "4"]
-    result = disttrain("verify", "batch.global=500", *words, *options, timeout=110)
+    result = disttrain("verify", "batch.global=500", *words, *options)
     assert result.code == code, result.text
     assert ("the same training run" in result.out) == (code == 0)
     assert ("BROKEN" in result.out) == (code == 4)

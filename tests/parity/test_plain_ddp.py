@@ -61,7 +61,7 @@ if side == "plain":
 def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
     folder = tmp_path_factory.mktemp("parity")
     (folder / "side.py").write_text(SCRIPT)
-    launch("torchrun", 2, [str(folder / "side.py"), "plain", str(folder / "plain.pt")], timeout=60)
+    launch("ranks", 2, [str(folder / "side.py"), "plain", str(folder / "plain.pt")]).check()
     return folder, torch.load(folder / "plain.pt")
 
 
@@ -71,6 +71,6 @@ def test_the_weights_are_those_of_plain_ddp(
 ) -> None:
     folder, expected = plain
     side = "horovod" if launcher in ("horovodrun", "mpirun-horovod") else "ddp"
-    launch(launcher, 2, [str(folder / "side.py"), side, str(tmp_path / "ours.pt")], timeout=60).check()
+    launch(launcher, 2, [str(folder / "side.py"), side, str(tmp_path / "ours.pt")]).check()
     difference, where = max_difference(torch.load(tmp_path / "ours.pt"), expected)
     assert difference <= 1e-12, where

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.harness import every_launcher, launch
+from tests.harness import LAUNCHERS, every_launcher, finish, is_free, launch, start
 
 SCRIPT = """
 import sys
@@ -94,12 +95,15 @@ with disttrain.init(sys.argv[1], device="cpu") as engine:
 def test_collectives_and_agreement(launcher: str, size: int, tmp_path: Path) -> None:
     (tmp_path / "engine.py").write_text(SCRIPT)
     engine = "horovod" if launcher in ("horovodrun", "mpirun-horovod") else "ddp"
-    result = launch(launcher, size, [str(tmp_path / "engine.py"), engine], timeout=60).check()
+    result = launch(launcher, size, [str(tmp_path / "engine.py"), engine]).check()
     assert f"ALL {engine} {size}" in result.out
 
 
-@pytest.mark.parametrize("launcher", every_launcher("torchrun", "mpirun", "horovodrun"))
-def test_leaving_is_clean_many_times(launcher: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "size", "fresh"),
+    [("ranks", 8, False), *[pytest.param(*p.values, 2, True, marks=p.marks) for p in every_launcher(*LAUNCHERS[:3])]],
+)
+def test_leaving_is_clean(launcher: str, size: int, fresh: bool, tmp_path: Path) -> None:
     """A process that exits right after a collective must not abort (Gloo's threads once did, in one exit of four)."""
     script = tmp_path / "leave.py"
     script.write_text(
@@ -111,33 +115,31 @@ def test_leaving_is_clean_many_times(launcher: str, tmp_path: Path) -> None:
         "        engine.reduce_gradients()\n"
         "    engine.all_gather_object(engine.world.rank)\n"
     )
-    for _ in range(4):
-        result = launch(launcher, 2, [str(script)], timeout=40).check()
-        assert "terminate called" not in result.err
+    result = launch(launcher, size, [str(script)], fresh=fresh, env={"DISTTRAIN_TEST_TEARDOWN": "1"}).check()
+    assert "terminate called" not in result.err
 
 
 def test_under_srun_the_ranks_find_each_other_by_the_node_list(tmp_path: Path) -> None:
     """srun's variables, set by hand: no Slurm here."""
-    from tests.harness import finish, start
-
     script = tmp_path / "slurm.py"
     script.write_text(
         "import disttrain, torch\n"
         "with disttrain.init(device='cpu') as engine:\n"
         "    print(engine.world.launcher, engine.name, engine.all_reduce(torch.ones(1)).item())\n"
     )
+    job = next(number for number in range(os.getpid(), 2**22) if is_free(20000 + number * 31 % 20000))
     env = {
-        "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "4711", "SLURM_NODEID": "0",
+        "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": str(job), "SLURM_NODEID": "0",
         "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2",
     }  # fmt: skip
     ranks = [
         start("none", 1, [str(script)], env=env | {"SLURM_PROCID": str(r), "SLURM_LOCALID": str(r)}) for r in range(2)
     ]
-    for result in [finish(r, 40) for r in ranks]:
+    for result in [finish(r) for r in ranks]:
         assert "srun ddp 2.0" in result.check().out
 
 
 def test_horovod_under_torchrun_is_refused_with_the_way_out() -> None:
-    result = launch("torchrun", 2, ["-m", "disttrain", "train", "--engine", "horovod"], timeout=40)
+    result = launch("torchrun", 2, ["-m", "disttrain", "train", "--engine", "horovod"])
     assert result.code != 0
     assert "horovodrun or mpirun" in result.err

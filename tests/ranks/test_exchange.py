@@ -92,13 +92,13 @@ with disttrain.init(sys.argv[1], device="cpu") as engine:
 def run(launcher: str, size: int, mode: str, tmp_path: Path) -> str:
     script = tmp_path / "ranks.py"
     script.write_text(SCRIPT)
-    engine = "ddp" if launcher == "torchrun" else "horovod"
+    engine = "ddp" if launcher == "ranks" else "horovod"
     return launch(launcher, size, [str(script), engine, mode]).check().text
 
 
 @pytest.mark.parametrize("mode", ["none", "fp16", "bf16", "powersgd"])
 def test_ddp(mode: str, tmp_path: Path) -> None:
-    run("torchrun", 2, mode, tmp_path)
+    run("ranks", 2, mode, tmp_path)
 
 
 @pytest.mark.parametrize("launcher", every_launcher("horovodrun", "mpirun-horovod"))
@@ -115,7 +115,7 @@ def test_adasum_is_the_papers_tree(launcher: str, size: int, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("launcher", "size"),
-    [("torchrun", 2), *[pytest.param(*p.values, 3, marks=p.marks) for p in every_launcher("mpirun-horovod")]],
+    [("ranks", 2), *[pytest.param(*p.values, 3, marks=p.marks) for p in every_launcher("mpirun-horovod")]],
 )
 def test_what_an_engine_cannot_do_is_refused(launcher: str, size: int, tmp_path: Path) -> None:
     said = run(launcher, size, "refused", tmp_path)

@@ -68,18 +68,16 @@ def test_the_reference_is_not_trivial(reference: Reference) -> None:
 
 
 @pytest.mark.parametrize("launcher", every_launcher())
-@pytest.mark.parametrize(("size", "per_rank_max"), [(2, None), (3, 90)])
+@pytest.mark.parametrize(("size", "per_rank_max", "fresh"), [(2, None, True), (3, 90, False)])
 def test_engines_agree_in_float64(
-    launcher: str, size: int, per_rank_max: int | None, reference: Reference, tmp_path: Path
+    launcher: str, size: int, per_rank_max: int | None, fresh: bool, reference: Reference, tmp_path: Path
 ) -> None:
     limit = [] if per_rank_max is None else [f"batch.per_rank_max={per_rank_max}"]
-    train(launcher, size, tmp_path / "run", *RECIPE, "precision=fp64", *limit).check()
+    train(launcher, size, tmp_path / "run", *RECIPE, "precision=fp64", *limit, fresh=fresh).check()
     compare(tmp_path / "run", reference, "fp64")
 
 
-@pytest.mark.parametrize(
-    ("launcher", "size", "per_rank_max"), [("none", 1, 250), ("none", 1, 125), ("torchrun", 4, 63)]
-)
+@pytest.mark.parametrize(("launcher", "size", "per_rank_max"), [("none", 1, 250), ("none", 1, 125), ("ranks", 4, 63)])
 def test_world_and_accumulation_do_not_matter(
     launcher: str, size: int, per_rank_max: int, reference: Reference, tmp_path: Path
 ) -> None:
@@ -89,7 +87,7 @@ def test_world_and_accumulation_do_not_matter(
 
 @pytest.mark.parametrize(
     ("launcher", "size"),
-    [("torchrun", 3), *[pytest.param(*p.values, 2, marks=p.marks) for p in every_launcher("horovodrun")]],
+    [("ranks", 3), *[pytest.param(*p.values, 2, marks=p.marks) for p in every_launcher("horovodrun")]],
 )
 def test_float32_stays_within_rounding(launcher: str, size: int, reference: Reference, tmp_path: Path) -> None:
     train(launcher, size, tmp_path / "run", *RECIPE, "precision=fp32", "batch.per_rank_max=100").check()
@@ -100,7 +98,7 @@ def test_more_ranks_than_samples_in_a_batch(tmp_path: Path) -> None:
     """A batch of two on three ranks: one rank only takes part in the exchange, and batch norm does not notice."""
     small = [*RECIPE, "batch.global=2", "updates=6", "precision=fp64"]
     train("none", 1, tmp_path / "one", *small).check()
-    train("torchrun", 3, tmp_path / "three", *small).check()
+    train("ranks", 3, tmp_path / "three", *small).check()
     assert sample_ids(tmp_path / "one") == sample_ids(tmp_path / "three")
     difference, where = max_difference(weights(tmp_path / "three"), weights(tmp_path / "one"))
     assert difference <= 1e-10, where
@@ -111,7 +109,7 @@ def test_other_orders_do_not_depend_on_ranks(order: str, tmp_path: Path) -> None
     parts = ["data.parts=4"] if order == "partition" else []
     words = [*RECIPE, "updates=8", "precision=fp64", f"data.order={order}", *parts]
     train("none", 1, tmp_path / "one", *words).check()
-    train("torchrun", 3, tmp_path / "three", *words).check()
+    train("ranks", 3, tmp_path / "three", *words).check()
     assert sample_ids(tmp_path / "one") == sample_ids(tmp_path / "three")
     difference, where = max_difference(weights(tmp_path / "three"), weights(tmp_path / "one"))
     assert difference <= 1e-10, where

@@ -53,7 +53,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("launcher", "size", "per_rank_max"),
     [
-        ("torchrun", 3, 40),
+        ("ranks", 3, 40),
         *[pytest.param(*p.values, 2, 200, marks=p.marks) for p in every_launcher("mpirun")],
         *[pytest.param(*p.values, 2, 40, marks=p.marks) for p in every_launcher("horovodrun")],
     ],
@@ -76,9 +76,9 @@ def test_the_same_weights_on_any_cluster(
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_bit_by_bit(kind: str, tmp_path: Path) -> None:
     words = [*COMMON, KINDS[kind], "checkpoint.every_steps=7"]
-    train("torchrun", 2, tmp_path / "whole", *words).check()
-    train("torchrun", 2, tmp_path / "parts", *words, "updates=9").check()
-    train("torchrun", 2, tmp_path / "parts", *words, "--resume").check()
+    train("ranks", 2, tmp_path / "whole", *words).check()
+    train("ranks", 2, tmp_path / "parts", *words, "updates=9").check()
+    train("ranks", 2, tmp_path / "parts", *words, "--resume").check()
     assert len(learned(tmp_path / "parts")) == len(learned(tmp_path / "whole")) == 20
     assert learned(tmp_path / "parts")[9:] == learned(tmp_path / "whole")[9:]
     whole, parts = (load_latest(tmp_path / name).checkpoint for name in ("whole", "parts"))

@@ -51,8 +51,8 @@ METHODS = {
     ],
 }
 VARIANTS = [
-    ("torchrun", 2, 100),
-    ("torchrun", 4, 64),
+    ("ranks", 2, 100),
+    ("ranks", 4, 64),
     *[pytest.param(*p.values, 2, 130, marks=p.marks) for p in every_launcher("horovodrun")],
 ]
 State = tuple[dict[str, torch.Tensor], list[list[int]]]
@@ -124,18 +124,26 @@ ADASCALE = [
 ]
 
 
+@pytest.fixture(scope="module")
+def adascale_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    train("none", 1, run_dir, *ADASCALE, "batch.per_rank_max=30").check()
+    return run_dir
+
+
 @pytest.mark.parametrize(
     ("launcher", "size"),
     [
-        ("torchrun", 2),
-        ("torchrun", 4),
+        ("ranks", 2),
+        ("ranks", 4),
         *[pytest.param(*p.values, 2, marks=p.marks) for p in every_launcher("horovodrun")],
     ],
 )
-def test_adascale_measures_the_same_gain_from_the_same_micro_batches(launcher: str, size: int, tmp_path: Path) -> None:
-    for ranks, name in ((1, "one"), (size, "many")):
-        train("none" if ranks == 1 else launcher, ranks, tmp_path / name, *ADASCALE, "batch.per_rank_max=30").check()
-    one, many = ([line for line in lines(tmp_path / name) if "lr" in line] for name in ("one", "many"))
+def test_adascale_measures_the_same_gain_from_the_same_micro_batches(
+    launcher: str, size: int, adascale_alone: Path, tmp_path: Path
+) -> None:
+    train(launcher, size, tmp_path, *ADASCALE, "batch.per_rank_max=30").check()
+    one, many = ([line for line in lines(run_dir) if "lr" in line] for run_dir in (adascale_alone, tmp_path))
     # A short last batch is cut into other micro-batches on other ranks, so the estimates agree nearly, not to rounding.
     assert one[0]["noise_scale"] == pytest.approx(many[0]["noise_scale"], rel=1e-9)
     assert abs(len(one) - len(many)) <= 1
@@ -152,17 +160,32 @@ def test_a_noise_scale_needs_two_micro_batches(tmp_path: Path) -> None:
     assert "set batch.per_rank_max to 240 or less" in result.text
 
 
+SYNCHRONISED = [
+    *COMMON,
+    "model.norm=batch",
+    "batch_norm={kind: sync}",
+    "optimizer={name: sgd, lr: 0.1, momentum: 0.9}",
+]
+
+
+@pytest.fixture(scope="module")
+def synchronised_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("alone") / "run"
+    train("none", 1, run_dir, *SYNCHRONISED).check()
+    return run_dir
+
+
 @pytest.mark.parametrize(
     ("launcher", "size"),
     [
-        ("torchrun", 2),
-        ("torchrun", 3),
+        ("ranks", 2),
+        ("ranks", 3),
         *[pytest.param(*p.values, 2, marks=p.marks) for p in every_launcher("horovodrun")],
     ],
 )
-def test_synchronised_batch_norm_does_not_depend_on_the_ranks(launcher: str, size: int, tmp_path: Path) -> None:
-    words = [*COMMON, "model.norm=batch", "batch_norm={kind: sync}", "optimizer={name: sgd, lr: 0.1, momentum: 0.9}"]
-    for ranks, name in ((1, "one"), (size, "many")):
-        train("none" if ranks == 1 else launcher, ranks, tmp_path / name, *words).check()
-    difference, where = max_difference(state(tmp_path / "many")[0], state(tmp_path / "one")[0])
+def test_synchronised_batch_norm_does_not_depend_on_the_ranks(
+    launcher: str, size: int, synchronised_alone: Path, tmp_path: Path
+) -> None:
+    train(launcher, size, tmp_path / "run", *SYNCHRONISED).check()
+    difference, where = max_difference(state(tmp_path / "run")[0], state(synchronised_alone)[0])
     assert difference <= 1e-9, f"{where} differs by {difference:.2e}"

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from disttrain.checkpoint import load_latest
 from disttrain.verify.verify import max_difference
-from tests.harness import every_launcher, finish, lines, sample_ids, start, train
+from tests.harness import (
+    every_launcher,
+    finish,
+    free_port,
+    lines,
+    sample_ids,
+    start_training,
+    train,
+    wait_until,
+)
 
 RECIPE = [
     "batch.global=200",
@@ -55,27 +62,20 @@ def records(run_dir: Path) -> list[str]:
 
 def kill_at(launcher: str, size: int, run_dir: Path, step: int, *words: str) -> None:
     """Train, and SIGKILL the whole job once the metrics file shows ``step``."""
-    from tests.harness import engine_options
+    job = start_training(launcher, size, run_dir, *words)
 
-    program = ["-m", "disttrain", "train", *words, "--run-dir", str(run_dir), *engine_options(launcher)]
-    process = start(launcher, size, program)
-    deadline = time.monotonic() + 60
-    path = run_dir / "metrics.jsonl"
-    while f'"step": {step},' not in (path.read_text() if path.exists() else "").replace('"step":', '"step": ').replace(
-        "  ", " "
-    ):
-        assert process.poll() is None, finish(process, 5).text
-        assert time.monotonic() < deadline, "the run did not get there"
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    # Launchers start their ranks in sessions of their own; none may live on and write.
-    subprocess.run(["pkill", "-KILL", "-f", "--", f"--run-dir {run_dir}"], check=False)
-    finish(process, 10)
+    def is_there() -> bool:
+        assert job.poll() is None, finish(job).text
+        path = run_dir / "metrics.jsonl"
+        return re.search(rf'"step": ?{step},', path.read_text() if path.exists() else "") is not None
+
+    wait_until(is_there, f"the run did not get to step {step}")
+    job.kill_all()
+    finish(job)
 
 
-@pytest.mark.parametrize(("size", "workers"), [(1, 0), (2, 2), (4, 0)])
-def test_killed_and_resumed_is_bit_identical(size: int, workers: int, tmp_path: Path) -> None:
-    launcher = "none" if size == 1 else "torchrun"
+@pytest.mark.parametrize(("launcher", "size", "workers"), [("none", 1, 0), ("torchrun", 2, 2), ("ranks", 4, 0)])
+def test_killed_and_resumed_is_bit_identical(launcher: str, size: int, workers: int, tmp_path: Path) -> None:
     words = [*RECIPE, f"data.workers={workers}"]
     train(launcher, size, tmp_path / "whole", *words).check()
     # Killed three times, at steps that are no checkpoints, the second time soon after a resume.
@@ -103,7 +103,7 @@ METHODS = [
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_methods_state_is_resumed_too(size: int, tmp_path: Path) -> None:
-    launcher, words = "none" if size == 1 else "torchrun", [*RECIPE, *METHODS]
+    launcher, words = "none" if size == 1 else "ranks", [*RECIPE, *METHODS]
     train(launcher, size, tmp_path / "whole", *words).check()
     kill_at(launcher, size, tmp_path / "broken", 10, *words)
     train(launcher, size, tmp_path / "broken", "--resume").check()
@@ -145,7 +145,7 @@ def test_resumed_on_other_worlds_is_the_same_run(tmp_path: Path) -> None:
     train("none", 1, tmp_path / "one", *words).check()
     for size, until in ((2, 6), (4, 12), (1, 18), (3, 24)):
         resume = ["--resume"] if until > 6 else []
-        launcher = "none" if size == 1 else "torchrun"
+        launcher = "none" if size == 1 else "ranks"
         train(launcher, size, tmp_path / "moved", *words, f"updates={until}", *resume).check()
     assert sample_ids(tmp_path / "moved") == sample_ids(tmp_path / "one")
     a, b = (load_latest(tmp_path / name).checkpoint.model for name in ("moved", "one"))
@@ -157,8 +157,8 @@ def test_resumed_on_other_worlds_is_the_same_run(tmp_path: Path) -> None:
 def test_resumed_on_another_engine_is_the_same_run(launcher: str, tmp_path: Path) -> None:
     words = [w for w in RECIPE if "dropout" not in w] + ["precision=fp64", "updates=12"]
     train("none", 1, tmp_path / "one", *words).check()
-    train("torchrun", 2, tmp_path / "moved", *words, "updates=7").check()
-    train(launcher, 2, tmp_path / "moved", *words, "--resume").check()
+    train("torchrun", 2, tmp_path / "moved", *words, "updates=7", fresh=True).check()
+    train(launcher, 2, tmp_path / "moved", *words, "--resume", fresh=True).check()
     assert sample_ids(tmp_path / "moved") == sample_ids(tmp_path / "one")
     a, b = (load_latest(tmp_path / name).checkpoint.model for name in ("moved", "one"))
     assert max_difference(a, b)[0] <= 1e-10
@@ -167,16 +167,19 @@ def test_resumed_on_another_engine_is_the_same_run(launcher: str, tmp_path: Path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_one_rank_stops_all_with_everything_saved(number: signal.Signals, tmp_path: Path) -> None:
     words = [*RECIPE, "updates=100000", "checkpoint.every_steps=null", "evaluate=null", "checkpoint.keep=1"]
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29431", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    program = ["-m", "disttrain", "train", *words, "--run-dir", str(tmp_path / "run")]
-    ranks = [start("none", 1, program, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run/metrics.jsonl").exists() or len(lines(tmp_path / "run")) < 10:
-        assert time.monotonic() < deadline
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [
+        start_training("none", 1, tmp_path / "run", *words, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)})
+        for r in range(2)
+    ]
+
+    def is_under_way() -> bool:
         assert all(r.poll() is None for r in ranks)
-        time.sleep(0.05)
+        return (tmp_path / "run/metrics.jsonl").exists() and len(lines(tmp_path / "run")) >= 10
+
+    wait_until(is_under_way, "the run does not begin")
     ranks[1].send_signal(number)
-    results = [finish(r, 30) for r in ranks]
+    results = [finish(r) for r in ranks]
     assert [r.code for r in results] == [75, 75], results[0].text + results[1].text
     assert "everything is saved" in results[0].err
     last = load_latest(tmp_path / "run").checkpoint
