@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Set
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 RAISING = {"raises", "warns", "fail", "deprecated_call"}  # pytest's
 CHECKING = ("assert_", "check")  # torch's and NumPy's, mocks', and our own
 
 
-def found_in(source: str, helpers: set[str] = frozenset()) -> list[str]:
+def found_in(source: str, helpers: Set[str] = frozenset()) -> list[str]:
     """What is wrong in a file of tests, one ``line: message`` each.
 
     ``helpers`` are functions of other files that assert. Helpers of the file itself count too, one level deep.
@@ -30,10 +31,11 @@ def hollow_asserts(tree: ast.Module) -> Iterator[tuple[int, str]]:
                     yield node.lineno, "this assert cannot fail or cannot hold"
 
 
-def silent_tests(tree: ast.Module, helpers: set[str] = frozenset()) -> Iterator[tuple[int, str]]:
+def silent_tests(tree: ast.Module, helpers: Set[str] = frozenset()) -> Iterator[tuple[int, str]]:
     """Test functions without an assertion of their own or of a helper that they call."""
     asserting = helpers | asserting_functions(tree)
-    for node in ast.walk(tree):
+    suites = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]
+    for node in itertools.chain(tree.body, *suites):
         if isinstance(node, Function) and node.name.startswith("test"):
             calls = {name_of(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
             if not asserts(node) and not calls & asserting:

@@ -146,7 +146,8 @@ def command(launcher: str, size: int, program: Sequence[str], *, fresh: bool = F
         case "none":
             return [*python, *program]
         case "ranks":
-            assert not fresh, "ranks without a launcher are always forked"
+            if fresh:
+                raise ValueError("ranks without a launcher are always forked")
             return [*warm(size), *program]
         case "torchrun":
             ours = program if fresh else ["--no-python", *python, *program]
@@ -173,7 +174,8 @@ def start(
     fresh: bool = False,
 ) -> Job:
     """Start a job in a process group of its own."""
-    assert fresh or "PYTHONPATH" not in (env or {}), "Python reads this when it starts"
+    if "PYTHONPATH" in (env or {}) and not fresh:
+        raise ValueError("Python reads PYTHONPATH when it starts: ask for a fresh one")
     mark = uuid.uuid4().hex
     job = Job(
         command(launcher, size, program, fresh=fresh),

@@ -7,6 +7,8 @@ import os
 import numpy as np
 from torch import Tensor, nn
 
+from disttrain.data import ArrayDataset
+from disttrain.data.dataset import Dataset
 from disttrain.engine.environment import read_launch
 from disttrain.tasks.digits import Digits
 
@@ -39,8 +41,9 @@ class Breaking(Digits):
 class Different(Digits):
     """Digits, of which rank 1 sees one pixel otherwise."""
 
-    def load(self):  # type: ignore[no-untyped-def]
+    def load(self) -> tuple[Dataset, Dataset]:
         train, test = super().load()
+        assert isinstance(train, ArrayDataset)
         if read_launch().rank == 1:
             train.gather(np.arange(1))  # the tensors themselves are changed below, not a copy
             train.tensors[0][0, 0, 0, 0] += 1

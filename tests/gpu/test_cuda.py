@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from disttrain.verify.verify import max_difference
-from tests.harness import disttrain, lines
+from tests import harness
+from tests.harness import free_port, lines
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
+# A process that has CUDA must not have been forked from one that looked for it.
+disttrain = partial(harness.disttrain, fresh=True)
 QUICK = ["batch.global=500", "epochs=null", "updates=50", "log.tensorboard=false", "model.hidden=[64]"]
 
 
@@ -62,6 +66,8 @@ def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
                 torch.cuda.set_sync_debug_mode("error")
             advance(run, next(stream), journal, NullSink())
             vote(False)
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            run.params[0].sum().item()  # what a step that waits would raise
         torch.cuda.set_sync_debug_mode("default")
         journal.settle()
 
@@ -74,7 +80,7 @@ def test_more_ranks_than_gpus_is_refused() -> None:
         "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": many,
         "MASTER_ADDR": "localhost",
-        "MASTER_PORT": "29511",
+        "MASTER_PORT": str(free_port()),
     }
     result = disttrain("train", env=env)
     assert result.code == 2

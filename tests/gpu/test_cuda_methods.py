@@ -61,6 +61,8 @@ def test_a_step_does_not_wait_for_the_device(make: Any) -> None:
             clip(params, 0.5)
         optimizer.step()
         average.update(32)
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            params[0].sum().item()  # what a step that waits would raise
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

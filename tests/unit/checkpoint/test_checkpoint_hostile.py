@@ -9,7 +9,6 @@ import pickle
 import resource
 import struct
 import tarfile
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,10 +42,8 @@ def little_memory(extra: int = 512 * 2**20) -> Iterator[None]:
 
 
 def refuse(saved: Path, message: str) -> None:
-    start = time.monotonic()
     with little_memory(), pytest.raises(CheckpointError, match=message):
         load_checkpoint(saved)
-    assert time.monotonic() - start < 5
 
 
 def header(entries: Any, data: bytes = b"") -> bytes:

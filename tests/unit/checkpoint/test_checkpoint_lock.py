@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ with run_lock(Path(sys.argv[1])):
     child = os.fork() if sys.argv[2] == "fork" else 1
     if child != 0:
         print(child, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -47,13 +46,11 @@ def hold(run_dir: Path, kind: str) -> tuple[subprocess.Popen[str], int]:
 def test_a_second_job_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     process, _ = hold(tmp_path, "alone")
     try:
-        start = time.monotonic()
         message = f"process {process.pid} on host {socket.gethostname()} is using .*--run-dir"
         with pytest.raises(InputError, match=message) as raised, run_lock(tmp_path):
             pytest.fail("two jobs hold the lock")
-        assert time.monotonic() - start < 2
         assert raised.value.exit_code == 2
-        assert process.poll() is None
+        assert process.poll() is None, "it was waited for"
     finally:
         process.kill()
         process.communicate()

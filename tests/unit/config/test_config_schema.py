@@ -93,20 +93,15 @@ def _name(schema: dict[str, Any], option: dict[str, str]) -> str | None:
     return const
 
 
-def _modules(program: str) -> tuple[set[str], float]:
-    code = f"import time; start = time.perf_counter(); {program}; spent = time.perf_counter() - start\n"
-    code += "import json, sys; print(json.dumps([sorted(sys.modules), spent]))"
+def _modules(program: str) -> set[str]:
+    code = f"{program}; import json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    modules, seconds = json.loads(done.stdout)
-    return set(modules), seconds
+    return set(json.loads(done.stdout))
 
 
 def test_nothing_heavy_is_imported_to_read_a_recipe() -> None:
-    modules, _ = _modules("from disttrain.config import load_recipe; load_recipe(None); import disttrain.registry")
+    modules = _modules("from disttrain.config import load_recipe; load_recipe(None); import disttrain.registry")
     heavy = {"torch", "numpy", "sklearn", "rich", "typer", "horovod", "PIL", "safetensors", "tensorboard"}
     assert not heavy & modules
-
-
-def test_importing_and_loading_are_quick() -> None:
-    # The best of three, and a bound far above the 0.15 s it takes alone: the machine may be busy.
-    assert min(_modules("from disttrain.config import load_recipe; load_recipe(None)")[1] for _ in range(3)) < 1.5
+    # Pydantic, PyYAML and the standard library's; each of torch, SciPy and scikit-learn alone brings more.
+    assert len(modules) < 400

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -84,7 +86,7 @@ def test_the_average_stands_in_and_steps_back(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda p: EMA(p, half_life=50), lambda p: SWA(p, start=20, every=20)])
-def test_state_round_trip(make) -> None:  # type: ignore[no-untyped-def]
+def test_state_round_trip(make: Callable[[list[torch.Tensor]], EMA | SWA]) -> None:
     w = torch.zeros(4, dtype=torch.float64)
     whole, path = make([w]), walk(20)
     for t, value in enumerate(path):

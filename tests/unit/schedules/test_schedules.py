@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from disttrain import schedules
 
+MakeScheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
-def torchs(make, steps: int, key: str = "lr") -> list[float]:  # type: ignore[no-untyped-def]
+
+def torchs(make: MakeScheduler, steps: int, key: str = "lr") -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
     found = []

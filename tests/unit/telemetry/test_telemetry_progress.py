@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,15 +150,16 @@ def test_live_bar_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(len(line) <= 40 for line in stream.getvalue().split("\r")[-1].replace("\x1b[2K", "").split("\n"))
 
 
-def test_the_bar_is_drawn_at_most_ten_times_a_second() -> None:
+def test_the_bar_is_drawn_at_most_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()  # in hundredths of a second, one for each record
+    monkeypatch.setattr("disttrain.telemetry.live.time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
     stream = Terminal()
     sink = LiveProgress(Console(file=stream, force_terminal=True, width=120, color_system=None), total_samples=10**6)
-    start = time.monotonic()
     for step in range(1, 1001):
         sink.log(training(step))
-    elapsed = time.monotonic() - start
+    drawn = stream.getvalue().count(" step ")
     sink.close()
-    assert 1 <= stream.getvalue().count(" step ") <= 10 * elapsed + 3
+    assert 90 <= drawn <= 101
 
 
 def test_a_terminal_gets_the_bar_and_a_dumb_one_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +248,7 @@ def test_a_closed_pipe_does_not_hurt_the_job() -> None:
     job.stdout.close()
     errors = job.stderr.read()
     job.stderr.close()
-    assert job.wait(timeout=30) == 0
+    assert job.wait(timeout=300) == 0
     assert errors.splitlines() == [
         "WARNING: standard output cannot be written ([Errno 32] Broken pipe); nothing more is printed, the run goes on"
     ]
@@ -259,7 +261,7 @@ def test_a_full_disk_or_no_output_at_all_does_not_hurt_the_job(redirect: str) ->
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert job.returncode == 0, job.stderr

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from training_cases import MakeRun
 
 from disttrain.config import load_recipe
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.training.build import build_run
 from disttrain.training.state import Run
-
-MakeRun = Callable[..., Run]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from training_cases import MakeRun
 
 from disttrain.config import load_recipe
 from disttrain.errors import CheckpointError, InputError
@@ -83,7 +84,7 @@ def gradnorm_by_hand(model: torch.nn.Module, batches: list[Any]) -> list[torch.T
 
 @pytest.mark.parametrize(("balance", "by_hand"), [(UNCERTAINTY, uncertainty_by_hand), (GRADNORM, gradnorm_by_hand)])
 @pytest.mark.parametrize("per_rank_max", ["null", "30"])
-def test_weights_learn_as_their_papers_say(make_run, balance: str, by_hand: Any, per_rank_max: str) -> None:  # type: ignore[no-untyped-def]
+def test_weights_learn_as_their_papers_say(make_run: MakeRun, balance: str, by_hand: Any, per_rank_max: str) -> None:
     run = make_run(*TWO, balance, f"batch.per_rank_max={per_rank_max}", "noise_scale=null")
     model = copy.deepcopy(run.model)
     stream = iter(make_loader(run))
@@ -106,7 +107,7 @@ def test_weights_learn_as_their_papers_say(make_run, balance: str, by_hand: Any,
 
 
 @pytest.mark.parametrize("balance", [UNCERTAINTY, GRADNORM])
-def test_what_was_learned_is_taken_up_again(make_run, balance: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_was_learned_is_taken_up_again(make_run: MakeRun, balance: str) -> None:
     run = make_run(*TWO, balance)
     stream = iter(make_loader(run))
     first, second = next(stream), next(stream)
@@ -123,7 +124,7 @@ def test_what_was_learned_is_taken_up_again(make_run, balance: str) -> None:  # 
         mixed.load_state_dict(state)
 
 
-def test_gradnorm_does_not_disturb_the_noise_scale(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_gradnorm_does_not_disturb_the_noise_scale(make_run: MakeRun) -> None:
     """With a step of nearly zero the run is that of fixed weights, and so must be what the meter measured."""
     found = []
     for balance in ("loss.weights={label: 1.0, ink: 1.0}", GRADNORM.replace("lr: 0.02", "lr: 1.0e-300")):
@@ -135,7 +136,7 @@ def test_gradnorm_does_not_disturb_the_noise_scale(make_run) -> None:  # type: i
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
-def test_what_is_refused(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_refused(make_run: MakeRun) -> None:
     run = make_run(UNCERTAINTY)
     with pytest.raises(InputError, match="single loss"):
         update(run, next(iter(make_loader(run))), LR)
@@ -149,7 +150,7 @@ def test_what_is_refused(make_run) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("balance", ["loss.weights=null", UNCERTAINTY])
-def test_losses_that_change_are_refused(make_run, balance: str) -> None:  # type: ignore[no-untyped-def]
+def test_losses_that_change_are_refused(make_run: MakeRun, balance: str) -> None:
     run = make_run(*TWO, balance)
     one = torch.ones(3)
     run.methods.loss_weights.combine({"label": one, "ink": one}, 1 / 3)
@@ -157,7 +158,7 @@ def test_losses_that_change_are_refused(make_run, balance: str) -> None:  # type
         run.methods.loss_weights.combine({"label": one}, 1 / 3)
 
 
-def test_fixed_weights(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_fixed_weights(make_run: MakeRun) -> None:
     run = make_run(*TWO, "loss.weights={label: 0.5, ink: 0.25}")
     model, batch = copy.deepcopy(run.model), next(iter(make_loader(run)))
     images, labels = run.task.train_dataset().gather(batch.ids, batch.epoch)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from training_cases import MakeRun
 
 from disttrain.errors import DivergedError
 from disttrain.training.build import make_loader
@@ -41,7 +42,7 @@ def go_on(run: Run, journal: Journal, sink: Kept, updates: int) -> None:
     stream.close()
 
 
-def test_a_line_is_written_while_the_next_update_is_computed(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_is_written_while_the_next_update_is_computed(make_run: MakeRun) -> None:
     run, sink = make_run(*WORDS), Kept()
     journal = Journal(run, sink)
     seen = []
@@ -55,7 +56,7 @@ def test_a_line_is_written_while_the_next_update_is_computed(make_run) -> None: 
     assert sink.steps() == [2, 4]
 
 
-def test_a_line_says_what_its_own_update_was(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_line_says_what_its_own_update_was(make_run: MakeRun) -> None:
     run, sink = make_run(*WORDS, "log.every_steps=1", "schedule.warmup.updates=5"), Kept()
     journal = Journal(run, sink)
     samples, rates, losses, norms = [], [], [], []
@@ -77,7 +78,7 @@ def test_a_line_says_what_its_own_update_was(make_run) -> None:  # type: ignore[
     assert len(set(rates)) == 4
 
 
-def test_the_last_update_has_a_line(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_the_last_update_has_a_line(make_run: MakeRun) -> None:
     run, sink = make_run(*WORDS, "epochs=null", "updates=3", "log.every_steps=50"), Kept()
     journal = Journal(run, sink)
     go_on(run, journal, sink, 3)
@@ -86,7 +87,7 @@ def test_the_last_update_has_a_line(make_run) -> None:  # type: ignore[no-untype
 
 
 @pytest.mark.parametrize("broken", [1, 2])
-def test_a_gradient_that_is_not_finite_takes_the_place_of_its_line(make_run, broken: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_gradient_that_is_not_finite_takes_the_place_of_its_line(make_run: MakeRun, broken: int) -> None:
     run, sink = make_run(*WORDS), Kept()
     journal = Journal(run, sink)
     for step in (1, 2):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from training_cases import MakeRun
 
 from disttrain.data.batch import Batch, MicroBatch
 from disttrain.errors import DivergedError
@@ -16,11 +17,12 @@ from disttrain.grads import clip_norm, global_norm
 from disttrain.precision import FP16, PRECISIONS
 from disttrain.training.build import make_loader
 from disttrain.training.loop import MAX_OVERFLOWS, applied_update
+from disttrain.training.state import Run
 from disttrain.training.step import update
 from disttrain.training.watch import GradientWatch
 
 
-def by_hand(run, batch: Batch, lr: float) -> nn.Module:  # type: ignore[no-untyped-def]
+def by_hand(run: Run, batch: Batch, lr: float) -> nn.Module:
     """The same update in plain torch, on the whole batch at once."""
     model = copy.deepcopy(run.model)
     images, labels = run.task.train_dataset().gather(batch.ids, batch.epoch)
@@ -43,8 +45,8 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("per_rank_max", ["null", "40", "7"])
-def test_an_update_is_that_of_the_mean(make_run, per_rank_max: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("per_rank_max", "micro_batches"), [("null", 1), ("40", 3), ("7", 15)])
+def test_an_update_is_that_of_the_mean(make_run: MakeRun, per_rank_max: str, micro_batches: int) -> None:
     run = make_run(*WORDS, f"batch.per_rank_max={per_rank_max}")
     batch = next(iter(make_loader(run)))
     expected = by_hand(run, batch, 0.2)
@@ -52,10 +54,10 @@ def test_an_update_is_that_of_the_mean(make_run, per_rank_max: str) -> None:  # 
     for (name, a), b in zip(run.model.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14, msg=name)
     assert result.applied
-    assert len(result.parts) == -(-101 // int(per_rank_max)) if per_rank_max != "null" else 1
+    assert len(result.parts) == micro_batches
 
 
-def test_a_borrowed_sample_has_no_effect(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_borrowed_sample_has_no_effect(make_run: MakeRun) -> None:
     """Weight zero: no gradient, and no trace in batch norm's running statistics."""
     run = make_run("model.norm=batch", "model.hidden=[8]", "optimizer.weight_decay=0.0", "optimizer.momentum=0.0")
     batch = next(iter(make_loader(run)))
@@ -80,7 +82,7 @@ def test_the_norm_is_that_of_torch() -> None:
     )
 
 
-def test_an_overflow_is_tried_again_on_the_same_batch(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_an_overflow_is_tried_again_on_the_same_batch(make_run: MakeRun) -> None:
     run = make_run("precision=fp16")
     assert isinstance(run.precision, FP16)
     run.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
@@ -93,7 +95,7 @@ def test_an_overflow_is_tried_again_on_the_same_batch(make_run) -> None:  # type
     assert run.progress.position.updates == 0, "the loop, not the update, moves the position"
 
 
-def test_a_batch_that_always_overflows_ends_the_run(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_a_batch_that_always_overflows_ends_the_run(make_run: MakeRun) -> None:
     run = make_run("precision=fp16")
     batch = next(iter(make_loader(run)))
     images, labels = batch.micro_batches[0].tensors
@@ -103,7 +105,7 @@ def test_a_batch_that_always_overflows_ends_the_run(make_run) -> None:  # type: 
 
 
 @pytest.mark.parametrize("name", sorted(PRECISIONS))
-def test_every_precision_trains(make_run, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_precision_trains(make_run: MakeRun, name: str) -> None:
     run = make_run(f"precision={name}", "batch.global=1437")
     batch = next(iter(make_loader(run)))
     losses = [float(applied_update_at(run, batch)) for _ in range(12)]
@@ -113,13 +115,13 @@ def test_every_precision_trains(make_run, name: str) -> None:  # type: ignore[no
     PRECISIONS[name](torch.device("cpu")).load_state_dict(state)
 
 
-def applied_update_at(run, batch: Batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def applied_update_at(run: Run, batch: Batch) -> torch.Tensor:
     while not (result := update(run, batch, lr=0.3)).applied:
         pass
     return result.loss()
 
 
-def test_the_scale_of_the_loss_does_not_matter(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_the_scale_of_the_loss_does_not_matter(make_run: MakeRun) -> None:
     """GradScaler at 1 and at 2^16: clipping and the update see the true gradient."""
     found = []
     for scale in (1.0, 2.0**16):
@@ -137,7 +139,7 @@ OPTIMIZERS = ["sgd", "adamw", "lars", "lamb", "novograd"]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_overflow_in_the_very_first_step_leaves_nothing_behind(make_run, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_overflow_in_the_very_first_step_leaves_nothing_behind(make_run: MakeRun, name: str) -> None:
     """torch's fused SGD would leave momentum buffers that were never written."""
     found = []
     for scale in (2.0**4, 2.0**40):
