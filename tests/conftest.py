@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the real data is, and a guard against leaked process groups and variables."""
+"""Fixtures shared by all tests: where the real data is, and a guard against what a test leaves behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.leaks import Before
 
 # The same examples in every run, so that a change passes or fails by its own merits; --hypothesis-profile=explore looks
 # for new ones. No deadline: other processes may hold the cores.
@@ -30,26 +32,8 @@ def data_root() -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
-    """Fail a test that leaves the environment changed."""
-    ours = _ours()
+    """Fail a test that leaves the environment changed, a child process running or a process group open."""
+    before = Before()
     yield
-    now = _ours()
-    changed = sorted(k for k in ours.keys() | now.keys() if ours.get(k) != now.get(k))
-    for name in changed:
-        if name in ours:
-            os.environ[name] = ours[name]
-        else:
-            del os.environ[name]
-    assert not changed, f"the test changed environment variables: {changed}"
-
-
-def _ours() -> dict[str, str]:
-    """The environment but for what pytest, torch's compiler and scikit-learn write into it on their own."""
-    own = (
-        "PYTEST_CURRENT_TEST",
-        "TORCHINDUCTOR_CACHE_DIR",
-        "TRITON_CACHE_DIR",
-        "KMP_DUPLICATE_LIB_OK",
-        "KMP_INIT_AT_FORK",
-    )
-    return {k: v for k, v in os.environ.items() if k not in own}
+    left = before.mend()
+    assert not left, f"the test left behind: {', '.join(left)}"
