@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -98,11 +99,13 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
+WARM: list[subprocess.Popen[bytes]] = []  # the warm process, once there is one
+
+
 @functools.cache
 def warm_socket() -> str:
-    """Where the warm process of this test run listens; see ``tests/warm.py``. It ends with this process."""
+    """Where the warm process of this test run listens (see ``tests/warm.py``). It ends with this process at the latest."""
     folder = tempfile.TemporaryDirectory(prefix="disttrain-tests-")
-    atexit.register(folder.cleanup)
     path = f"{folder.name}/warm"
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "tests/warm.py"), "serve", path],
@@ -112,13 +115,17 @@ def warm_socket() -> str:
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
     WARM.append(server)
+
+    def end() -> None:
+        server.communicate()  # closes its standard input
+        folder.cleanup()
+
+    atexit.register(end)
+    assert server.stdout is not None
+    if server.stdout.readline() != b"ready\n":
+        pytest.fail("the warm process did not start; its error is above")
     return path
-
-
-WARM: list[subprocess.Popen[bytes]] = []
 
 
 def warm(size: int = 1) -> list[str]:
@@ -198,7 +205,7 @@ def finish(job: Job, timeout: float = PATIENCE) -> Result:
     except subprocess.TimeoutExpired:
         job.kill_all()
         out, err = job.communicate()
-        pytest.fail(f"{job.args} did not end within {timeout:.0f} s\n{out[-3000:]}\n{err[-3000:]}")
+        pytest.fail(f"{job.args!r} did not end within {timeout:.0f} s\n{out[-3000:]}\n{err[-3000:]}")
     return Result(job.returncode, out, err)
 
 
@@ -253,6 +260,12 @@ def lines(run_dir: Path) -> list[dict[str, Any]]:
 def sample_ids(run_dir: Path) -> list[list[int]]:
     """The ordered ids of every update."""
     return [line["ids"] for line in lines(run_dir) if line.get("event") == "samples"]
+
+
+def digest(run_dir: Path) -> dict[str, str]:
+    """sha256 of each file of the newest checkpoint: weights, and everything else that a run needs to go on."""
+    newest = max(run_dir.glob("checkpoints/step-*"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.iterdir()}
 
 
 def needs(launcher: str) -> list[pytest.MarkDecorator]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Breaking(Digits):
         super().__init__(label_smoothing)
         self.rank, self.at, self.how, self.calls = rank, at, how, 0
 
-    def losses(self, model: nn.Module, tensors: tuple[Tensor, ...]) -> Tensor:
+    def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
         self.calls += 1
         losses = super().losses(model, tensors)
         if self.calls != self.at or read_launch().rank != self.rank:

@@ -9,7 +9,7 @@ import pytest
 
 from disttrain.checkpoint import load_latest
 from disttrain.verify.verify import max_difference
-from tests.harness import every_launcher, lines, train
+from tests.harness import digest, every_launcher, lines, train
 
 COMMON = [
     "task.name=tests.two_losses:DigitAndInk",
@@ -81,6 +81,4 @@ def test_resumed_bit_by_bit(kind: str, tmp_path: Path) -> None:
     train("ranks", 2, tmp_path / "parts", *words, "--resume").check()
     assert len(learned(tmp_path / "parts")) == len(learned(tmp_path / "whole")) == 20
     assert learned(tmp_path / "parts")[9:] == learned(tmp_path / "whole")[9:]
-    whole, parts = (load_latest(tmp_path / name).checkpoint for name in ("whole", "parts"))
-    assert whole.state["progress"]["balance"] == parts.state["progress"]["balance"]
-    assert all(bool((whole.model[name] == parts.model[name]).all()) for name in whole.model)
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")

@@ -61,8 +61,8 @@ State = tuple[dict[str, torch.Tensor], list[list[int]]]
 def state(run_dir: Path) -> State:
     """Weights and running statistics, the average where there is one, and the order of the samples."""
     checkpoint = load_latest(run_dir).checkpoint
-    average = checkpoint.optimizer.get("average", {}).get("weights", [])
-    tensors = dict(checkpoint.model) | {f"average of {i}": t for i, t in enumerate(average)}
+    average = checkpoint.state["methods"].get("average", {}).get("weights", {})
+    tensors = dict(checkpoint.model) | {f"average of {name}": tensor for name, tensor in average.items()}
     return tensors, sample_ids(run_dir)
 
 

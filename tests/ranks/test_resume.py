@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import signal
@@ -13,6 +12,7 @@ import pytest
 from disttrain.checkpoint import load_latest
 from disttrain.verify.verify import max_difference
 from tests.harness import (
+    digest,
     every_launcher,
     finish,
     free_port,
@@ -43,15 +43,6 @@ RECIPE = [
     "communication.bucket_mb=0.5",
 ]
 TIMED = ("samples_per_second", "seconds", "time")
-
-
-def digest(run_dir: Path) -> list[str]:
-    """sha256 of the newest checkpoint's parameters and optimizer state, and the optimizer's settings."""
-    found = load_latest(run_dir)
-    hashes = [
-        hashlib.sha256((found.path / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("model", "optimizer")
-    ]
-    return [*hashes, json.dumps(found.checkpoint.optimizer["param_groups"], sort_keys=True)]
 
 
 def records(run_dir: Path) -> list[str]:
