@@ -126,7 +126,7 @@ def become(program: Program) -> NoReturn:
         code = 1
     if os.environ.get("DISTTRAIN_TEST_TEARDOWN"):
         sys.exit(code)
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     if (mpi := sys.modules.get("mpi4py.MPI")) is not None and not mpi.Is_finalized():
         mpi.Finalize()  # mpirun takes a process without it for a crash
@@ -158,8 +158,13 @@ def run(path: str, size: int, arguments: list[str]) -> int:
         socket.send_fds(connection, [message[:1]], [0, 1, 2])
         connection.sendall(message[1:])
         ranks[connection] = number(connection)
+
+    def forward(signal_number: int, _: object) -> None:
+        for pid in ranks.values():
+            os.kill(pid, signal_number)
+
     for forwarded in FORWARDED:
-        signal.signal(forwarded, lambda n, _: [os.kill(pid, n) for pid in ranks.values()])
+        signal.signal(forwarded, forward)
     failure = 0
     while ranks:
         ended = select.select(list(ranks), [], [], LAST_WORDS_SECONDS if failure else None)[0]

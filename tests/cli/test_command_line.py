@@ -209,7 +209,8 @@ def test_evaluate_gives_the_metrics_of_the_run(tmp_path: Path) -> None:
 
 
 def test_no_command_means_train(tmp_path: Path) -> None:
-    result = launch("none", 1, ["-m", "disttrain", *QUICK, "--run-dir", str(tmp_path / "run")]).check()
+    words = ["-m", "disttrain", *QUICK, "--run-dir", str(tmp_path / "run")]
+    result = launch("none", 1, words, fresh=True).check()
     assert "test accuracy" in result.out
     assert str(tmp_path / "run") in result.out.replace("\n", "")
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {"recipe.yaml", "metrics.jsonl", "checkpoints", "log"}
@@ -217,9 +218,13 @@ def test_no_command_means_train(tmp_path: Path) -> None:
     assert set(first) >= {"step", "epoch", "samples", "loss", "lr", "grad_norm", "samples_per_second"}
 
 
-@pytest.mark.parametrize(("words", "code"), [([], 0), (["model.norm=batch"], 4)])
-def test_verify_tells_invariant_recipes_from_others(words: list[str], code: int) -> None:
-    options = ["--world-sizes", "1,2", "--accumulations", "1,2", "--updates", "4"]
+@pytest.mark.parametrize(
+    ("words", "sizes", "accumulations", "code"), [([], "1,2", "1,2", 0), (["model.norm=batch"], "2", "1", 4)]
+)
+def test_verify_tells_invariant_recipes_from_others(
+    words: list[str], sizes: str, accumulations: str, code: int
+) -> None:
+    options = ["--world-sizes", sizes, "--accumulations", accumulations, "--updates", "4"]
     result = disttrain("verify", "batch.global=500", *words, *options)
     assert result.code == code, result.text
     assert ("the same training run" in result.out) == (code == 0)
