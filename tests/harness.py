@@ -223,9 +223,11 @@ def launch(
     return finish(start(launcher, size, program, env=env, cwd=cwd, fresh=fresh), timeout)
 
 
-def disttrain(*arguments: object, env: Mapping[str, str] | None = None, fresh: bool = False) -> Result:
+def disttrain(
+    *arguments: object, timeout: float = PATIENCE, env: Mapping[str, str] | None = None, fresh: bool = False
+) -> Result:
     """``python -m disttrain ARGUMENTS`` in one process."""
-    return launch("none", 1, ["-m", "disttrain", *map(str, arguments)], env=env, fresh=fresh)
+    return launch("none", 1, ["-m", "disttrain", *map(str, arguments)], timeout=timeout, env=env, fresh=fresh)
 
 
 def train(
@@ -233,11 +235,12 @@ def train(
     size: int,
     run_dir: Path,
     *arguments: object,
+    timeout: float = PATIENCE,
     env: Mapping[str, str] | None = None,
     fresh: bool = False,
 ) -> Result:
     """``disttrain train`` under a launcher."""
-    return finish(start_training(launcher, size, run_dir, *arguments, env=env, fresh=fresh))
+    return finish(start_training(launcher, size, run_dir, *arguments, env=env, fresh=fresh), timeout)
 
 
 def start_training(

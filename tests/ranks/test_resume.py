@@ -114,7 +114,6 @@ def test_killed_and_resumed_is_bit_identical_elsewhere(launcher: str, size: int,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # forty processes, one after the other
 def test_every_cut_is_bit_identical(tmp_path: Path) -> None:
     """One process, killed at each step in turn."""
     train("none", 1, tmp_path / "whole", *RECIPE).check()
