@@ -147,7 +147,7 @@ def test_resumed_on_other_worlds_is_the_same_run(tmp_path: Path) -> None:
 def test_resumed_on_another_engine_is_the_same_run(launcher: str, tmp_path: Path) -> None:
     words = [w for w in RECIPE if "dropout" not in w] + ["precision=fp64", "updates=12"]
     train("none", 1, tmp_path / "one", *words).check()
-    train("torchrun", 2, tmp_path / "moved", *words, "updates=7", fresh=True).check()
+    train("torchrun", 2, tmp_path / "moved", *words, "updates=7").check()
     train(launcher, 2, tmp_path / "moved", *words, "--resume", fresh=True).check()
     assert sample_ids(tmp_path / "moved") == sample_ids(tmp_path / "one")
     a, b = (load_latest(tmp_path / name).checkpoint.model for name in ("moved", "one"))
