@@ -26,8 +26,9 @@ class GatedFeedForward(nn.Module, ABC):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
+    @staticmethod
     @abstractmethod
-    def activation(self, x: Tensor) -> Tensor:
+    def activation(x: Tensor, /) -> Tensor:
         """Of the gate, element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,8 +42,7 @@ class SwiGLU(GatedFeedForward):
     Arguments and shapes are those of :class:`GatedFeedForward`.
     """
 
-    def activation(self, x: Tensor) -> Tensor:
-        return F.silu(x)
+    activation = staticmethod(F.silu)
 
 
 class GEGLU(GatedFeedForward):
@@ -51,8 +51,7 @@ class GEGLU(GatedFeedForward):
     Arguments and shapes are those of :class:`GatedFeedForward`.
     """
 
-    def activation(self, x: Tensor) -> Tensor:
-        return F.gelu(x)
+    activation = staticmethod(F.gelu)
 
 
 class ReGLU(GatedFeedForward):
@@ -61,5 +60,4 @@ class ReGLU(GatedFeedForward):
     Arguments and shapes are those of :class:`GatedFeedForward`.
     """
 
-    def activation(self, x: Tensor) -> Tensor:
-        return F.relu(x)
+    activation = staticmethod(F.relu)
