@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from disttrain.data.batch import Batch
 from disttrain.training.state import Run
@@ -42,9 +41,4 @@ def _without_trace(run: Run) -> Iterator[None]:
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
-    _drop_gradients(run.model)
-
-
-def _drop_gradients(model: nn.Module) -> None:
-    for param in model.parameters():
-        param.grad = None
+    run.model.zero_grad(set_to_none=True)
