@@ -83,7 +83,12 @@ def dataset_fingerprint(dataset: Dataset) -> str:
         return "0"
     ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
     tensors = dataset.gather(ids, 0) if isinstance(dataset, InMemory) else read(dataset, 0, ids, seed=0)
-    digest = hashlib.sha256(str(size).encode())
+    return tensors_digest(tensors, str(size))
+
+
+def tensors_digest(tensors: Sequence[Tensor], begin: str = "") -> str:
+    """SHA-256 (hex) of ``begin``, and of each tensor's dtype, shape and contents."""
+    digest = hashlib.sha256(begin.encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
