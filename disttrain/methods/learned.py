@@ -31,6 +31,7 @@ class LearnedWeights(LossWeights):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._means: Tensor | None = None
+        self._parts: dict[str, Any] = {}  # what learns, with its state; known once the names are
 
     def end_update(self, batch: Batch) -> None:
         if self._sums is not None:
@@ -52,12 +53,14 @@ class LearnedWeights(LossWeights):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": list(self.names), **self._state()} if self.names else {}
+        parts = {name: dict(part.state_dict()) for name, part in self._parts.items()}
+        return {"names": list(self.names), **parts} if self.names else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.names = tuple(state["names"])
         self._begin()
-        self._load(state)
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
     def _meet_single(self) -> None:
         raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
@@ -65,12 +68,6 @@ class LearnedWeights(LossWeights):
     @abstractmethod
     def _learn(self, means: Tensor) -> None:
         """From the means of the losses over the global batch, (k,) float64."""
-
-    @abstractmethod
-    def _state(self) -> dict[str, Any]: ...
-
-    @abstractmethod
-    def _load(self, state: dict[str, Any]) -> None: ...
 
 
 class LearnedUncertainty(LearnedWeights):
@@ -84,6 +81,7 @@ class LearnedUncertainty(LearnedWeights):
     def _begin(self) -> None:
         self._module = UncertaintyWeights(self.names).to(self._engine.world.device, torch.float64)
         self._adam = torch.optim.Adam(self._module.parameters(), lr=self._lr)
+        self._parts = {"module": self._module, "adam": self._adam}
 
     def weights(self) -> Tensor:
         return torch.exp(-self._module.log_variances.detach())
@@ -92,13 +90,6 @@ class LearnedUncertainty(LearnedWeights):
         self._adam.zero_grad()
         self._module(dict(zip(self.names, means, strict=True))).backward()
         self._adam.step()
-
-    def _state(self) -> dict[str, Any]:
-        return {"module": dict(self._module.state_dict()), "adam": self._adam.state_dict()}
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self._module.load_state_dict(state["module"])
-        self._adam.load_state_dict(state["adam"])
 
 
 class BalancedGradients(LearnedWeights):
@@ -126,6 +117,7 @@ class BalancedGradients(LearnedWeights):
 
     def _begin(self) -> None:
         self._gradnorm = GradNormWeights(self.names, alpha=self._alpha, lr=self._lr)
+        self._parts = {"gradnorm": self._gradnorm}
 
     def weights(self) -> Tensor:
         return self._gradnorm.values
@@ -149,12 +141,6 @@ class BalancedGradients(LearnedWeights):
         gradients = self._engine.all_reduce(self._gradients)
         norms = gradients.norm(dim=1) / self._loss_scale
         self._gradnorm.update(dict(zip(self.names, means, strict=True)), dict(zip(self.names, norms, strict=True)))
-
-    def _state(self) -> dict[str, Any]:
-        return dict(self._gradnorm.state_dict())
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self._gradnorm.load_state_dict(state)
 
 
 def make_loss_weights(context: Context) -> LossWeights:
