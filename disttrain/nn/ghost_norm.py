@@ -185,27 +185,15 @@ class GhostStatistics:
 
 
 class GhostBatchNorm1d(GhostBatchNorm, nn.BatchNorm1d):
-    """``torch.nn.BatchNorm1d`` whose statistics are those of ghosts of ``ghost_size`` samples (Hoffer et al. 2017,
-    arXiv:1705.08741, algorithm 1); same ``state_dict`` keys. Arguments and deviations: :class:`GhostBatchNorm`.
-
-    Shape: ``(N, C)`` or ``(N, C, L)``, to the same.
-    """
+    """:class:`GhostBatchNorm` in the place of ``torch.nn.BatchNorm1d``. Shape: ``(N, C)`` or ``(N, C, L)``, to the same."""
 
 
 class GhostBatchNorm2d(GhostBatchNorm, nn.BatchNorm2d):
-    """``torch.nn.BatchNorm2d`` whose statistics are those of ghosts of ``ghost_size`` samples (Hoffer et al. 2017,
-    arXiv:1705.08741, algorithm 1); same ``state_dict`` keys. Arguments and deviations: :class:`GhostBatchNorm`.
-
-    Shape: ``(N, C, H, W)``, to the same.
-    """
+    """:class:`GhostBatchNorm` in the place of ``torch.nn.BatchNorm2d``. Shape: ``(N, C, H, W)``, to the same."""
 
 
 class GhostBatchNorm3d(GhostBatchNorm, nn.BatchNorm3d):
-    """``torch.nn.BatchNorm3d`` whose statistics are those of ghosts of ``ghost_size`` samples (Hoffer et al. 2017,
-    arXiv:1705.08741, algorithm 1); same ``state_dict`` keys. Arguments and deviations: :class:`GhostBatchNorm`.
-
-    Shape: ``(N, C, D, H, W)``, to the same.
-    """
+    """:class:`GhostBatchNorm` in the place of ``torch.nn.BatchNorm3d``. Shape: ``(N, C, D, H, W)``, to the same."""
 
 
 GHOSTS: dict[type[nn.Module], type[GhostBatchNorm]] = {
