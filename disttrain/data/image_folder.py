@@ -65,7 +65,8 @@ class ImageFolder:
         image = decode(self.folder / self.files[id])
         if self.augment:
             u = uniform(self.seed, epoch, [id], stream="image folder", draws=_DRAWS)[0]
-            image = _resized_crop(image, *_random_box(image.shape[1], image.shape[2], u), self.size)
+            top, left, height, width = _random_box(image.shape[1], image.shape[2], u)
+            image = _resized(image[:, top : top + height, left : left + width], self.size, self.size)
             if u[-1] < 0.5:
                 image = image.flip(-1)
         else:
@@ -162,10 +163,6 @@ def _random_box(height: int, width: int, u: NDArray[np.float64]) -> tuple[int, i
             return int(top * (height - h + 1)), int(left * (width - w + 1)), h, w
     h, w = min(height, max(1, round(width / low))), min(width, max(1, round(height * high)))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _resized_crop(image: Tensor, top: int, left: int, height: int, width: int, size: int) -> Tensor:
-    return _resized(image[:, top : top + height, left : left + width], size, size)
 
 
 def _centre(image: Tensor, size: int) -> Tensor:
