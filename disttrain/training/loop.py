@@ -169,11 +169,4 @@ def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:
     """The ids every rank really trained on, in order."""
     parts: list[list[int]] = run.engine.all_gather_object(batch.ids.tolist())
     ids = [number for part in parts for number in part]
-    sink.log(
-        {
-            "event": "samples",
-            "step": run.progress.position.updates,
-            "epoch": batch.epoch,
-            "ids": ids,
-        }
-    )
+    sink.log({"event": "samples", "step": run.progress.position.updates, "epoch": batch.epoch, "ids": ids})
