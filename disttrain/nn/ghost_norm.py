@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from disttrain.nn.ghosts import ghost_count
-
 StatsUpdate = Literal["mean", "sequential"]
 
 
@@ -201,6 +199,20 @@ GHOSTS: dict[type[nn.Module], type[GhostBatchNorm]] = {
     nn.BatchNorm2d: GhostBatchNorm2d,
     nn.BatchNorm3d: GhostBatchNorm3d,
 }
+
+
+def ghost_count(samples: int, ghost_size: int) -> int:
+    """Ghosts in a batch: ``samples // ghost_size``, at least 1 for a batch that is not empty.
+
+    Raises:
+        ValueError: ``ghost_size`` is below 1.
+
+    >>> ghost_count(10, 4), ghost_count(3, 4), ghost_count(0, 4)
+    (2, 1, 0)
+    """
+    if ghost_size < 1:
+        raise ValueError(f"ghost_size is {ghost_size}; it must be at least 1")
+    return max(samples // ghost_size, 1) if samples else 0
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
