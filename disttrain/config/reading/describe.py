@@ -45,7 +45,7 @@ def _noun(inner: Any, marks: tuple[Any, ...]) -> str:
         return f"a number{_bounds(marks)}"
     if inner is str:
         return "text"
-    candidates = list(models(inner))
+    candidates = models(inner)
     if len(candidates) > 1:
         return f"a section with {selector(candidates)}: {' | '.join(names(candidates))}"
     return "a section (key: value)"
