@@ -125,14 +125,9 @@ class BalancedGradients(LearnedWeights):
     def _see(self, terms: Tensor, share: float) -> None:
         rows = []
         for term in terms:
-            gradient = torch.autograd.grad(
-                self._precision.scale(term.sum() * share),
-                self._shared,
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            rows.append(torch.cat([part.double().flatten() for part in gradient]))
+            part = self._precision.scale(term.sum() * share)
+            gradient = torch.autograd.grad(part, self._shared, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([tensor.double().flatten() for tensor in gradient]))
         rows_now = torch.stack(rows)
         self._gradients = rows_now if self._gradients is None else self._gradients + rows_now
 
