@@ -87,17 +87,13 @@ class Block(nn.Module):
         super().__init__()
         relu = nn.ReLU(inplace=True)
         self.out_channels = width * 4 if bottleneck else width
-        if bottleneck:
-            self.branch = nn.Sequential(
-                *(conv(channels, width, 1), norm.over_images(width), relu),
-                *(conv(width, width, 3, stride), norm.over_images(width), relu),
-                *(conv(width, self.out_channels, 1), norm.over_images(self.out_channels)),
-            )
-        else:
-            self.branch = nn.Sequential(
-                *(conv(channels, width, 3, stride), norm.over_images(width), relu),
-                *(conv(width, width, 3), norm.over_images(width)),
-            )
+        two = [(width, 3, stride), (width, 3, 1)]
+        three = [(width, 1, 1), (width, 3, stride), (self.out_channels, 1, 1)]
+        layers, before = list[nn.Module](), channels
+        for after, kernel, step in three if bottleneck else two:
+            layers += [conv(before, after, kernel, step), norm.over_images(after), relu]
+            before = after
+        self.branch = nn.Sequential(*layers[:-1])  # the last ReLU comes after the sum
         if zero_init_last_gamma:
             zero_last_gamma([self.branch])
         self.shortcut: nn.Module = nn.Identity()
