@@ -37,27 +37,18 @@ class GatedFeedForward(nn.Module, ABC):
 
 
 class SwiGLU(GatedFeedForward):
-    """``down(silu(gate(x)) * up(x))`` with ``silu(x) = x sigmoid(x)``: ``FFN_SwiGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
-
-    Arguments and shapes are those of :class:`GatedFeedForward`.
-    """
+    """``down(silu(gate(x)) * up(x))``, ``silu(x) = x sigmoid(x)``: ``FFN_SwiGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6)."""
 
     activation = staticmethod(F.silu)
 
 
 class GEGLU(GatedFeedForward):
-    """``down(gelu(gate(x)) * up(x))`` with the exact GELU: ``FFN_GEGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
-
-    Arguments and shapes are those of :class:`GatedFeedForward`.
-    """
+    """``down(gelu(gate(x)) * up(x))`` with the exact GELU: ``FFN_GEGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6)."""
 
     activation = staticmethod(F.gelu)
 
 
 class ReGLU(GatedFeedForward):
-    """``down(max(gate(x), 0) * up(x))``: ``FFN_ReGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
-
-    Arguments and shapes are those of :class:`GatedFeedForward`.
-    """
+    """``down(max(gate(x), 0) * up(x))``: ``FFN_ReGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6)."""
 
     activation = staticmethod(F.relu)
