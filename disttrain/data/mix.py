@@ -62,19 +62,11 @@ class _Mixed(Generic[_Data]):
         """Partner ids (n,), shares of the image itself (n,), and centres of boxes (n, 2) in [0, 1), NaN for mixup."""
         u = uniform(self.seed, epoch, ids, stream="mix", draws=4)
         partners = np.floor(u[:, 0] * len(self)).astype(np.int64)
-        cut = (
-            u[:, 1] < 0.5
-            if self.settings.mixup and self.settings.cutmix
-            else np.full(len(ids), bool(self.settings.cutmix))
-        )
-        share = np.where(cut, self._beta(self.settings.cutmix, ids, epoch), self._beta(self.settings.mixup, ids, epoch))
+        alphas = (self.settings.cutmix, self.settings.mixup)
+        cut = u[:, 1] < 0.5 if all(alphas) else np.full(len(ids), bool(self.settings.cutmix))
+        share = np.where(cut, *(symmetric_beta(alpha, self.seed, epoch, ids) if alpha else 1.0 for alpha in alphas))
         centres = torch.from_numpy(np.where(cut[:, None], u[:, 2:], np.nan))
         return partners, share, centres
-
-    def _beta(self, alpha: float, ids: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
-        if not alpha:
-            return np.ones(len(ids))
-        return symmetric_beta(alpha, self.seed, epoch, ids)
 
 
 class MixedInMemory(_Mixed[InMemory]):
