@@ -95,7 +95,10 @@ def load_image_folder(root: str | PathLike[str], *, size: int = 224, seed: int =
     root = Path(root)
     check_folder(root, _LAYOUT)
     train = ImageFolder(root / "train", size=size, augment=True, seed=seed)
-    test = ImageFolder(_test_folder(root), size=size, seed=seed)
+    tests = [root / name for name in ("val", "test") if is_there(root / name)]
+    if not tests:
+        raise DataError(f"{root}: holds neither val nor test; {_LAYOUT}")
+    test = ImageFolder(tests[0], size=size, seed=seed)
     if train.classes != test.classes:
         only_train = sorted(set(train.classes) - set(test.classes))
         only_test = sorted(set(test.classes) - set(train.classes))
@@ -104,13 +107,6 @@ def load_image_folder(root: str | PathLike[str], *, size: int = 224, seed: int =
             f"train {only_train[:5]}, {len(only_test)} only in {test.folder.name} {only_test[:5]}"
         )
     return train, test
-
-
-def _test_folder(root: Path) -> Path:
-    found = [root / name for name in ("val", "test") if is_there(root / name)]
-    if not found:
-        raise DataError(f"{root}: holds neither val nor test; {_LAYOUT}")
-    return found[0]
 
 
 def _folders(folder: Path) -> list[str]:
