@@ -28,6 +28,8 @@ from disttrain.precision import Precision
 class LearnedWeights(LossWeights):
     """What both ways of learning share."""
 
+    section = "loss.balance"
+
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._means: Tensor | None = None
@@ -61,9 +63,6 @@ class LearnedWeights(LossWeights):
         self._begin()
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
-
-    def _meet_single(self) -> None:
-        raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
 
     @abstractmethod
     def _learn(self, means: Tensor) -> None:
