@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
 from disttrain.engine.select import init
+from disttrain.methods.model import make_model
+from disttrain.tasks.make import make_task
 from disttrain.telemetry import NullSink
-from disttrain.training.build import build_run, make_model
+from disttrain.training.build import build_run
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.stop import StopVote
-from disttrain.training.task import make_task
 
 CASES = {
     # name: overrides of the built-in recipe, updates a turn, rounds, bound
@@ -83,11 +84,9 @@ def raw_turn(engine: Engine, overrides: list[str], global_batch: int) -> Turn:
     recipe = load_recipe(None, [*overrides, f"batch.global={global_batch}"])
     task = make_task(recipe)
     torch.manual_seed(recipe.seed)
-    model = (
-        torch.nn.parallel.DistributedDataParallel(make_model(recipe, task), gradient_as_bucket_view=True)
-        if engine.world.size > 1
-        else make_model(recipe, task)
-    )
+    model, _ = make_model(recipe, task, task.model_hints(), engine.all_reduce)
+    if engine.world.size > 1:
+        model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, labels = task.train_dataset().gather(torch.arange(task.sizes().train).numpy(), 0)
     mine = global_batch // engine.world.size

@@ -23,6 +23,7 @@ class Precision:
     parameter_dtype = torch.float32
     loss_scale: float = 1.0
     _tensor_cores = False
+    _autocast: torch.dtype | None = None
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -35,7 +36,7 @@ class Precision:
 
     def forward_context(self) -> AbstractContextManager[object]:
         """Around the forward pass and the loss, not around backward."""
-        return nullcontext()
+        return nullcontext() if self._autocast is None else torch.autocast(self.device.type, dtype=self._autocast)
 
     def scale(self, losses: Tensor) -> Tensor:
         """The losses to call backward on."""
@@ -77,9 +78,7 @@ class BF16(Precision):
 
     name = "bf16"
     _tensor_cores = True
-
-    def forward_context(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+    _autocast = torch.bfloat16
 
 
 class FP16(Precision):
@@ -90,13 +89,11 @@ class FP16(Precision):
 
     name = "fp16"
     _tensor_cores = True
+    _autocast = torch.float16
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self.scaler = torch.amp.GradScaler(device.type)
-
-    def forward_context(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.float16)
 
     def scale(self, losses: Tensor) -> Tensor:
         scaled: Tensor = self.scaler.scale(losses)

@@ -30,11 +30,9 @@ def recipe_and_overrides(words: list[str] | None) -> tuple[Path | None, list[str
         InputError: more than one recipe, or a recipe after an override.
     """
     words = words or []
-    is_override = ["=" in word and not Path(word).exists() for word in words]
-    recipes = [word for word, override in zip(words, is_override, strict=True) if not override]
+    recipes = [word for word in words if "=" not in word or Path(word).exists()]
     if len(recipes) > 1:
         raise InputError(
             f"{recipes[1]!r} is a second recipe: expected one RECIPE.yaml, then overrides written key.path=value"
         )
-    overrides = [word for word, override in zip(words, is_override, strict=True) if override]
-    return (Path(recipes[0]) if recipes else None), overrides
+    return (Path(recipes[0]) if recipes else None), [word for word in words if word not in recipes]

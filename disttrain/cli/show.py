@@ -24,10 +24,10 @@ def show(
     from rich.table import Table
 
     from disttrain.cli.console import console
+    from disttrain.methods.model import facts_of
     from disttrain.plan.explain import explain
     from disttrain.plan.plan import resolve_plan
-    from disttrain.training.build import facts_of
-    from disttrain.training.task import make_task, stated_sizes
+    from disttrain.tasks.make import make_task, stated_sizes
 
     sizes = stated_sizes(recipe)
     plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, facts_of(recipe, make_task(recipe)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disttrain.data.dataset import tensors_digest
 from disttrain.errors import InputError
 
 
@@ -53,8 +52,4 @@ class ArrayDataset:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the dtypes, the shapes and the contents."""
-        digest = hashlib.sha256()
-        for tensor in self.tensors:
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return tensors_digest(self.tensors)

@@ -83,7 +83,12 @@ def dataset_fingerprint(dataset: Dataset) -> str:
         return "0"
     ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
     tensors = dataset.gather(ids, 0) if isinstance(dataset, InMemory) else read(dataset, 0, ids, seed=0)
-    digest = hashlib.sha256(str(size).encode())
+    return tensors_digest(tensors, str(size))
+
+
+def tensors_digest(tensors: Sequence[Tensor], begin: str = "") -> str:
+    """SHA-256 (hex) of ``begin``, and of each tensor's dtype, shape and contents."""
+    digest = hashlib.sha256(begin.encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -101,11 +106,13 @@ def read(dataset: PerSample | MapStyle, epoch: int, ids: Ids, seed: int) -> Tens
         samples = [_guarded(lambda id: sample(id, epoch), id, epoch) for id in ids.tolist()]
     else:
         seeds = bits(seed, epoch, ids, stream="sample")[:, 0].tolist()
+        samples = []
         with _random_state_kept():
-            samples = [
-                _guarded(_seeded(dataset.__getitem__, number), id, epoch)
-                for id, number in zip(ids.tolist(), seeds, strict=True)
-            ]
+            for id, number in zip(ids.tolist(), seeds, strict=True):
+                torch.default_generator.manual_seed(number)
+                random.seed(number)
+                np.random.seed(number & 0xFFFFFFFF)
+                samples.append(_guarded(dataset.__getitem__, id, epoch))
     return _stack(samples, ids)
 
 
@@ -122,16 +129,6 @@ def _guarded(make: Callable[[int], Any], id: int, epoch: int) -> Sequence[Any]:
     if not isinstance(sample, tuple | list):
         raise DataError(f"sample {id} is a {type(sample).__name__}; expected a tuple of tensors, arrays or numbers")
     return sample
-
-
-def _seeded(make: Callable[[int], Any], seed: int) -> Callable[[int], Any]:
-    def seeded(id: int) -> Any:
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed & 0xFFFFFFFF)
-        return make(id)
-
-    return seeded
 
 
 @contextmanager

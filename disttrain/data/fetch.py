@@ -145,10 +145,9 @@ def _chunks(url: str, limit: int) -> Iterator[bytes]:
             while limit > 0 and (chunk := response.read(min(_CHUNK, limit))):
                 limit -= len(chunk)
                 yield chunk
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise InputError(f"{url} cannot be read ({error})") from error
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise InputError(f"{url} cannot be read ({error})") from error
 
 

@@ -10,7 +10,6 @@ import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -51,7 +50,8 @@ def fetch(
     """
     if isinstance(dataset, InMemory):
         together = getattr(dataset, "rowwise", False)
-        source = _gathered(dataset, iter(requests)) if together else _one_by_one(dataset, requests)
+        one_by_one = (dataset.gather(ids, epoch) for epoch, ids in requests)
+        source = _gathered(dataset, iter(requests)) if together else one_by_one
     elif workers == 0:
         source = (read(dataset, epoch, ids, seed) for epoch, ids in requests)
     else:
@@ -64,11 +64,6 @@ def fetch(
         else:
             for tensors in source:
                 yield tuple(tensor.to(device) for tensor in tensors)
-
-
-def _one_by_one(dataset: InMemory, requests: Iterable[Request]) -> Generator[Tensors, None, None]:
-    for epoch, ids in requests:
-        yield dataset.gather(ids, epoch)
 
 
 def _gathered(dataset: InMemory, requests: Iterator[Request]) -> Generator[Tensors, None, None]:
@@ -85,11 +80,6 @@ def _gathered(dataset: InMemory, requests: Iterator[Request]) -> Generator[Tenso
         burst = list(islice(requests, max(1, min(_BURST, _BURST_BYTES // max(size, 1)))))
 
 
-@dataclass(frozen=True)
-class _Failure:
-    message: str
-
-
 class _Reader(TorchDataset[Any]):
     """What the workers hold. A failure travels as a value: raised there, it would arrive wrapped in text."""
 
@@ -97,12 +87,12 @@ class _Reader(TorchDataset[Any]):
         self.dataset = dataset
         self.seed = seed
 
-    def __getitem__(self, request: Request) -> Tensors | _Failure:
+    def __getitem__(self, request: Request) -> Tensors | DataError:
         epoch, ids = request
         try:
             return read(self.dataset, epoch, ids, self.seed)
         except DataError as error:
-            return _Failure(str(error))
+            return error
 
 
 def _from_workers(
@@ -149,8 +139,8 @@ def _from_workers(
                     "of /dev/shm; with workers=0 the samples are read in the main process"
                 ) from error
             waiting.popleft()
-            if isinstance(result, _Failure):
-                raise DataError(result.message)
+            if isinstance(result, DataError):
+                raise result
             yield result
     finally:
         # Dropping the iterator would do the same, but only once nothing refers to it any more, tracebacks

@@ -65,7 +65,8 @@ class ImageFolder:
         image = decode(self.folder / self.files[id])
         if self.augment:
             u = uniform(self.seed, epoch, [id], stream="image folder", draws=_DRAWS)[0]
-            image = _resized_crop(image, *_random_box(image.shape[1], image.shape[2], u), self.size)
+            top, left, height, width = _random_box(image.shape[1], image.shape[2], u)
+            image = _resized(image[:, top : top + height, left : left + width], self.size, self.size)
             if u[-1] < 0.5:
                 image = image.flip(-1)
         else:
@@ -94,7 +95,10 @@ def load_image_folder(root: str | PathLike[str], *, size: int = 224, seed: int =
     root = Path(root)
     check_folder(root, _LAYOUT)
     train = ImageFolder(root / "train", size=size, augment=True, seed=seed)
-    test = ImageFolder(_test_folder(root), size=size, seed=seed)
+    tests = [root / name for name in ("val", "test") if is_there(root / name)]
+    if not tests:
+        raise DataError(f"{root}: holds neither val nor test; {_LAYOUT}")
+    test = ImageFolder(tests[0], size=size, seed=seed)
     if train.classes != test.classes:
         only_train = sorted(set(train.classes) - set(test.classes))
         only_test = sorted(set(test.classes) - set(train.classes))
@@ -103,13 +107,6 @@ def load_image_folder(root: str | PathLike[str], *, size: int = 224, seed: int =
             f"train {only_train[:5]}, {len(only_test)} only in {test.folder.name} {only_test[:5]}"
         )
     return train, test
-
-
-def _test_folder(root: Path) -> Path:
-    found = [root / name for name in ("val", "test") if is_there(root / name)]
-    if not found:
-        raise DataError(f"{root}: holds neither val nor test; {_LAYOUT}")
-    return found[0]
 
 
 def _folders(folder: Path) -> list[str]:
@@ -162,10 +159,6 @@ def _random_box(height: int, width: int, u: NDArray[np.float64]) -> tuple[int, i
             return int(top * (height - h + 1)), int(left * (width - w + 1)), h, w
     h, w = min(height, max(1, round(width / low))), min(width, max(1, round(height * high)))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _resized_crop(image: Tensor, top: int, left: int, height: int, width: int, size: int) -> Tensor:
-    return _resized(image[:, top : top + height, left : left + width], size, size)
 
 
 def _centre(image: Tensor, size: int) -> Tensor:

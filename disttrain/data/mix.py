@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor
 from disttrain.data.dataset import InMemory, PerSample, Tensors, dataset_fingerprint
 from disttrain.data.randomness import uniform
 from disttrain.errors import InputError
+
+_Data = TypeVar("_Data", InMemory, PerSample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,49 +43,38 @@ class MixSettings:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
 
-class _Sized(Protocol):
-    def __len__(self) -> int: ...
-
-
-class _Mixed:
+class _Mixed(Generic[_Data]):
     """What both kinds of datasets share: the draws."""
 
-    def __init__(self, dataset: _Sized, settings: MixSettings, seed: int) -> None:
-        self.settings, self.seed, self._size = settings, seed, len(dataset)
+    def __init__(self, dataset: _Data, settings: MixSettings, seed: int) -> None:
+        self.dataset: _Data = dataset
+        self.settings, self.seed = settings, seed
+        self.rowwise: bool = getattr(dataset, "rowwise", False)
 
     def __len__(self) -> int:
-        return self._size
+        return len(self.dataset)
+
+    def fingerprint(self) -> str:
+        """Of the data set within, and of the settings."""
+        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
     def draws(self, ids: NDArray[np.int64], epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64], Tensor]:
         """Partner ids (n,), shares of the image itself (n,), and centres of boxes (n, 2) in [0, 1), NaN for mixup."""
         u = uniform(self.seed, epoch, ids, stream="mix", draws=4)
-        partners = np.floor(u[:, 0] * self._size).astype(np.int64)
-        cut = (
-            u[:, 1] < 0.5
-            if self.settings.mixup and self.settings.cutmix
-            else np.full(len(ids), bool(self.settings.cutmix))
-        )
-        share = np.where(cut, self._beta(self.settings.cutmix, ids, epoch), self._beta(self.settings.mixup, ids, epoch))
+        partners = np.floor(u[:, 0] * len(self)).astype(np.int64)
+        alphas = (self.settings.cutmix, self.settings.mixup)
+        cut = u[:, 1] < 0.5 if all(alphas) else np.full(len(ids), bool(self.settings.cutmix))
+        share = np.where(cut, *(symmetric_beta(alpha, self.seed, epoch, ids) if alpha else 1.0 for alpha in alphas))
         centres = torch.from_numpy(np.where(cut[:, None], u[:, 2:], np.nan))
         return partners, share, centres
 
-    def _beta(self, alpha: float, ids: NDArray[np.int64], epoch: int) -> NDArray[np.float64]:
-        if not alpha:
-            return np.ones(len(ids))
-        return symmetric_beta(alpha, self.seed, epoch, ids)
 
-
-class MixedInMemory(_Mixed):
+class MixedInMemory(_Mixed[InMemory]):
     """A data set in memory, mixed: ``(image, label)`` becomes ``(image, label, partner, its label, share, centre)``. The
     mixing itself is done by :func:`mix`, on the device, after the images were made numbers.
 
     A partner is augmented as itself in this epoch.
     """
-
-    def __init__(self, dataset: InMemory, settings: MixSettings, seed: int) -> None:
-        super().__init__(dataset, settings, seed)
-        self.dataset = dataset
-        self.rowwise: bool = getattr(dataset, "rowwise", False)
 
     def gather(self, ids: NDArray[np.int64], epoch: int) -> Tensors:
         """The samples ``ids`` (n,), as above, each (n, ...)."""
@@ -92,17 +83,9 @@ class MixedInMemory(_Mixed):
         others, other_labels = self.dataset.gather(partners, epoch)
         return images, labels, others, other_labels, torch.from_numpy(share), centres
 
-    def fingerprint(self) -> str:
-        """Of the data set within, and of the settings."""
-        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
-
-class MixedPerSample(_Mixed):
+class MixedPerSample(_Mixed[PerSample]):
     """:class:`MixedInMemory` for data sets that make one sample at a time."""
-
-    def __init__(self, dataset: PerSample, settings: MixSettings, seed: int) -> None:
-        super().__init__(dataset, settings, seed)
-        self.dataset = dataset
 
     def sample(self, id: int, epoch: int) -> Sequence[Any]:
         """One sample, as above."""
@@ -110,10 +93,6 @@ class MixedPerSample(_Mixed):
         image, label = self.dataset.sample(id, epoch)
         other, other_label = self.dataset.sample(int(partners[0]), epoch)
         return image, label, other, other_label, float(share[0]), centres[0]
-
-    def fingerprint(self) -> str:
-        """Of the data set within, and of the settings."""
-        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
 
 def mix(images: Tensor, others: Tensor, share: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

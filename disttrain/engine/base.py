@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.engine.agreement import require_agreement
+from disttrain.engine.buckets import chunks
 from disttrain.engine.exchange import Exchange, check_exchange
 from disttrain.engine.later import Numbers, later
 from disttrain.engine.world import World
@@ -158,14 +159,11 @@ class Engine(ABC):
         """Give all ranks the values of rank ``root``, in place; tensors of one dtype and device travel together."""
         if self.world.size == 1:
             return
-        groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-        for tensor in tensors:
-            groups.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
-        for group in groups.values():
-            for chunk in _chunks(group, 256 * 2**20):
-                flat = torch.cat([t.reshape(-1) for t in chunk])
-                self.broadcast(flat, root)
-                _copy_flat(flat, chunk)
+        by_kind = sorted((t.detach() for t in tensors), key=lambda t: (str(t.dtype), str(t.device)))
+        for chunk in chunks(by_kind, 256 * 2**20):
+            flat = torch.cat([t.reshape(-1) for t in chunk])
+            self.broadcast(flat, root)
+            _copy_flat(flat, chunk)
 
     def average_batch_norm(self, model: nn.Module) -> None:
         """Make batch norm's running statistics the mean over ranks, in place: one flat all-reduce, and none when the
@@ -200,19 +198,6 @@ class Engine(ABC):
 def describe_tensors(tensors: dict[str, Tensor]) -> dict[str, str]:
     """``name -> "float32[64, 3, 7, 7]"``: what must be the same on every rank before any of them is sent."""
     return {name: f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in tensors.items()}
-
-
-def _chunks(tensors: Sequence[Tensor], max_bytes: int) -> Iterable[list[Tensor]]:
-    chunk: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        if chunk and size + tensor.nbytes > max_bytes:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(tensor)
-        size += tensor.nbytes
-    if chunk:
-        yield chunk
 
 
 def _copy_flat(flat: Tensor, tensors: Sequence[Tensor]) -> None:

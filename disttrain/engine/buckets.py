@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_T = TypeVar("_T", bound=Tensor)
 
 
 @dataclass
@@ -42,7 +45,8 @@ class GradientBuckets:
     def __init__(self, params: Sequence[nn.Parameter], cap_bytes: int, launch: Callable[[Bucket], None]) -> None:
         self.exchanging = True
         self._launch = launch
-        self.buckets = [_bucket(i, group) for i, group in enumerate(_groups(params, cap_bytes))]
+        trained = [p for p in params if p.requires_grad]
+        self.buckets = [_bucket(i, group) for i, group in enumerate(chunks(reversed(trained), cap_bytes))]
         for bucket in self.buckets:
             for position, param in enumerate(bucket.params):
                 param.register_post_accumulate_grad_hook(self._hook(bucket, position))  # type: ignore[no-untyped-call]
@@ -81,17 +85,18 @@ class GradientBuckets:
         param.grad = view
 
 
-def _groups(params: Sequence[nn.Parameter], cap_bytes: int) -> list[list[nn.Parameter]]:
-    groups: list[list[nn.Parameter]] = []
+def chunks(tensors: Iterable[_T], cap_bytes: int) -> list[list[_T]]:
+    """Neighbours of one dtype and device, together at most ``cap_bytes`` large unless one alone is larger."""
+    found: list[list[_T]] = []
     size = 0
-    for param in reversed([p for p in params if p.requires_grad]):
-        same = bool(groups) and (groups[-1][0].dtype, groups[-1][0].device) == (param.dtype, param.device)
-        if not same or size + param.nbytes > cap_bytes:
-            groups.append([])
+    for tensor in tensors:
+        same = bool(found) and (found[-1][0].dtype, found[-1][0].device) == (tensor.dtype, tensor.device)
+        if not same or size + tensor.nbytes > cap_bytes:
+            found.append([])
             size = 0
-        groups[-1].append(param)
-        size += param.nbytes
-    return groups
+        found[-1].append(tensor)
+        size += tensor.nbytes
+    return found
 
 
 def _bucket(index: int, params: list[nn.Parameter]) -> Bucket:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class HorovodEngine(Engine):
             ) from None
         self._hvd = hvd
         self.world = world
-        self._buckets: GradientBuckets | None = None
+        self._buckets = GradientBuckets([], 0, self._launch)
         self._exchange = Exchange()
         self._handles: list[tuple[int, Bucket, Tensor]] = []
         self._sums = 0
@@ -94,19 +94,15 @@ class HorovodEngine(Engine):
         self._handles.append((handle, bucket, wire))
 
     @contextmanager
-    def _local_only(self, buckets: GradientBuckets) -> Iterator[None]:
-        buckets.exchanging = False
+    def accumulating(self, last: bool) -> Iterator[None]:
+        self._buckets.exchanging = last
         try:
             yield
         finally:
-            buckets.exchanging = True
-
-    def accumulating(self, last: bool) -> AbstractContextManager[object]:
-        return nullcontext() if last or self._buckets is None else self._local_only(self._buckets)
+            self._buckets.exchanging = True
 
     def reduce_gradients(self) -> None:
-        if self._buckets is not None:
-            self._buckets.finish()
+        self._buckets.finish()
         for handle, bucket, wire in self._handles:
             self._hvd.synchronize(handle)
             if wire is not bucket.flat:

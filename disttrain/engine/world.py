@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from disttrain.engine.environment import Launch, read_launch
@@ -59,15 +59,7 @@ class World:
 
     @classmethod
     def of(cls, launch: Launch, device: torch.device) -> World:
-        return cls(
-            rank=launch.rank,
-            size=launch.size,
-            local_rank=launch.local_rank,
-            local_size=launch.local_size,
-            node=launch.node,
-            device=device,
-            launcher=launch.launcher,
-        )
+        return cls(**asdict(launch), device=device)
 
 
 def pin_device(launch: Launch, request: str = "auto", env: Mapping[str, str] = os.environ) -> torch.device:

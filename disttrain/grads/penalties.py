@@ -6,10 +6,9 @@ import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["add_l1_", "add_l2_", "penalty", "select"]
+__all__ = ["add_l1_", "add_l2_", "select"]
 
 
 def select(model: nn.Module, patterns: Sequence[str]) -> list[nn.Parameter]:
@@ -43,9 +42,3 @@ def add_l2_(params: Sequence[nn.Parameter], strength: float) -> None:
     for p in params:
         if p.grad is not None:
             p.grad.add_(p.detach(), alpha=strength)
-
-
-def penalty(params: Sequence[nn.Parameter], l1: float = 0.0, l2: float = 0.0) -> Tensor:
-    """``l1 * sum |w| + l2 / 2 * sum w^2``, a scalar on the device, for a log."""
-    parts = [l1 * p.detach().abs().sum() + 0.5 * l2 * p.detach().square().sum() for p in params]
-    return torch.stack(parts).sum() if parts else torch.zeros(())

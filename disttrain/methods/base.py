@@ -82,34 +82,33 @@ class Methods(Method):
 
     def __init__(self, by_name: Mapping[str, Method]) -> None:
         self._by_name = by_name
-        self._all = list(by_name.values())
 
     def begin_update(self, position: Position) -> None:
-        for method in self._all:
+        for method in self._by_name.values():
             method.begin_update(position)
 
     def begin_backward(self) -> None:
-        for method in self._all:
+        for method in self._by_name.values():
             method.begin_backward()
 
     def end_backward(self, batch: Batch, micro: MicroBatch) -> None:
-        for method in self._all:
+        for method in self._by_name.values():
             method.end_backward(batch, micro)
 
     def see_gradient(self, batch: Batch) -> None:
-        for method in self._all:
+        for method in self._by_name.values():
             method.see_gradient(batch)
 
     def end_update(self, batch: Batch) -> None:
-        for method in self._all:
+        for method in self._by_name.values():
             method.end_update(batch)
 
     def report(self) -> Report:
-        reports = [method.report() for method in self._all]
+        reports = [method.report() for method in self._by_name.values()]
         return lambda: {name: value for report in reports for name, value in report().items()}
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        for method in self._all:
+        for method in self._by_name.values():
             yield from method.events()
 
     def state_dict(self) -> dict[str, Any]:

@@ -54,33 +54,23 @@ class RunningStatistics(Method):
     """
 
     def __init__(self, context: Context) -> None:
-        self._model, self._engine, self._ghost_size = context.model, context.engine, context.plan.ghost_size
-        model = context.model
-        ghosts = ghost_layers(model)
-        self._ghosts = bool(ghosts)
-        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self._engine, self._ghost_size = context.engine, context.plan.ghost_size
+        self._ghosts = nn.ModuleList(ghost_layers(context.model))
+        norms = [m for m in context.model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
         self._others = nn.ModuleList(m for m in norms if not isinstance(m, GhostBatchNorm))
         self._divide()
 
     def begin_update(self, position: Position) -> None:
-        if self._ghosts:
-            defer_statistics(self._model)
+        defer_statistics(self._ghosts)
 
     def end_update(self, batch: Batch) -> None:
-        if self._ghosts:
-            size = self._ghost_size
-            fold_statistics(
-                self._model,
-                samples=batch.size,
-                ghosts_before=batch.before // size,
-                ghosts=ghost_count(batch.size, size),
-            )
+        before, ghosts = batch.before // self._ghost_size, ghost_count(batch.size, self._ghost_size)
+        fold_statistics(self._ghosts, samples=batch.size, ghosts_before=before, ghosts=ghosts)
 
     @contextmanager
     def complete(self) -> Iterator[None]:
         """Around whatever reads or writes the model's statistics: an evaluation, a save, a restart."""
-        if self._ghosts:
-            exchange_statistics(self._model, self._engine.all_reduce)
+        exchange_statistics(self._ghosts, self._engine.all_reduce)
         self._engine.average_batch_norm(self._others)
         try:
             yield
@@ -88,5 +78,4 @@ class RunningStatistics(Method):
             self._divide()
 
     def _divide(self) -> None:
-        if self._ghosts:
-            divide_statistics(self._model, self._engine.world.size)
+        divide_statistics(self._ghosts, self._engine.world.size)

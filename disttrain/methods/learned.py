@@ -28,9 +28,12 @@ from disttrain.precision import Precision
 class LearnedWeights(LossWeights):
     """What both ways of learning share."""
 
+    section = "loss.balance"
+
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._means: Tensor | None = None
+        self._parts: dict[str, Any] = {}  # what learns, with its state; known once the names are
 
     def end_update(self, batch: Batch) -> None:
         if self._sums is not None:
@@ -52,25 +55,18 @@ class LearnedWeights(LossWeights):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": list(self.names), **self._state()} if self.names else {}
+        parts = {name: dict(part.state_dict()) for name, part in self._parts.items()}
+        return {"names": list(self.names), **parts} if self.names else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.names = tuple(state["names"])
         self._begin()
-        self._load(state)
-
-    def _meet_single(self) -> None:
-        raise InputError("loss.balance: this task has a single loss; leave it out").on_all_ranks()
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
     @abstractmethod
     def _learn(self, means: Tensor) -> None:
         """From the means of the losses over the global batch, (k,) float64."""
-
-    @abstractmethod
-    def _state(self) -> dict[str, Any]: ...
-
-    @abstractmethod
-    def _load(self, state: dict[str, Any]) -> None: ...
 
 
 class LearnedUncertainty(LearnedWeights):
@@ -84,6 +80,7 @@ class LearnedUncertainty(LearnedWeights):
     def _begin(self) -> None:
         self._module = UncertaintyWeights(self.names).to(self._engine.world.device, torch.float64)
         self._adam = torch.optim.Adam(self._module.parameters(), lr=self._lr)
+        self._parts = {"module": self._module, "adam": self._adam}
 
     def weights(self) -> Tensor:
         return torch.exp(-self._module.log_variances.detach())
@@ -92,13 +89,6 @@ class LearnedUncertainty(LearnedWeights):
         self._adam.zero_grad()
         self._module(dict(zip(self.names, means, strict=True))).backward()
         self._adam.step()
-
-    def _state(self) -> dict[str, Any]:
-        return {"module": dict(self._module.state_dict()), "adam": self._adam.state_dict()}
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self._module.load_state_dict(state["module"])
-        self._adam.load_state_dict(state["adam"])
 
 
 class BalancedGradients(LearnedWeights):
@@ -126,6 +116,7 @@ class BalancedGradients(LearnedWeights):
 
     def _begin(self) -> None:
         self._gradnorm = GradNormWeights(self.names, alpha=self._alpha, lr=self._lr)
+        self._parts = {"gradnorm": self._gradnorm}
 
     def weights(self) -> Tensor:
         return self._gradnorm.values
@@ -133,14 +124,9 @@ class BalancedGradients(LearnedWeights):
     def _see(self, terms: Tensor, share: float) -> None:
         rows = []
         for term in terms:
-            gradient = torch.autograd.grad(
-                self._precision.scale(term.sum() * share),
-                self._shared,
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            rows.append(torch.cat([part.double().flatten() for part in gradient]))
+            part = self._precision.scale(term.sum() * share)
+            gradient = torch.autograd.grad(part, self._shared, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([tensor.double().flatten() for tensor in gradient]))
         rows_now = torch.stack(rows)
         self._gradients = rows_now if self._gradients is None else self._gradients + rows_now
 
@@ -149,12 +135,6 @@ class BalancedGradients(LearnedWeights):
         gradients = self._engine.all_reduce(self._gradients)
         norms = gradients.norm(dim=1) / self._loss_scale
         self._gradnorm.update(dict(zip(self.names, means, strict=True)), dict(zip(self.names, norms, strict=True)))
-
-    def _state(self) -> dict[str, Any]:
-        return dict(self._gradnorm.state_dict())
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self._gradnorm.load_state_dict(state)
 
 
 def make_loss_weights(context: Context) -> LossWeights:

@@ -21,7 +21,10 @@ class LossWeights(Method, ABC):
 
     Attributes:
         names: of the losses, sorted; known from the first losses on.
+        section: of the recipe that asks for several losses; empty: none does, and a single one is taken as it is.
     """
+
+    section = ""
 
     def __init__(self, engine: Engine) -> None:
         self.names: tuple[str, ...] = ()
@@ -42,7 +45,8 @@ class LossWeights(Method, ABC):
             RankError: on all ranks: the losses are not the same everywhere.
         """
         if isinstance(losses, Tensor):
-            self._meet_single()
+            if self.section:
+                raise InputError(f"{self.section}: this task has a single loss; leave it out").on_all_ranks()
             return losses
         names = tuple(sorted(losses))
         if names != self.names:
@@ -74,10 +78,6 @@ class LossWeights(Method, ABC):
         self._begin()
 
     @abstractmethod
-    def _meet_single(self) -> None:
-        """The task has a single loss."""
-
-    @abstractmethod
     def _begin(self) -> None:
         """The names are known."""
 
@@ -92,13 +92,10 @@ class FixedWeights(LossWeights):
     def __init__(self, engine: Engine, weights: Mapping[str, float] | None) -> None:
         super().__init__(engine)
         self._given = weights
+        self.section = "loss.weights" if weights is not None else ""
 
     def weights(self) -> Tensor:
         return self._vector
-
-    def _meet_single(self) -> None:
-        if self._given is not None:
-            raise InputError("loss.weights: this task has a single loss; leave them out").on_all_ranks()
 
     def _begin(self) -> None:
         given = dict.fromkeys(self.names, 1.0) if self._given is None else self._given

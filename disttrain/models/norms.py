@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -35,20 +36,14 @@ class Norm:
         Raises:
             InputError: another name.
         """
-        match self.name:
-            case "batch":
-                return nn.BatchNorm2d(channels)
-            case "ghost_batch":
-                return GhostBatchNorm2d(channels, self.ghost_size, stats_update=self.stats_update)
-            case "group":
-                return nn.GroupNorm(math.gcd(self.groups, channels), channels)
-            case "layer":
-                return nn.GroupNorm(1, channels)
-            case "instance":
-                return nn.GroupNorm(channels, channels)
-            case "none":
-                return nn.Identity()
-        raise InputError(f"norm is {self.name!r}; it must be batch, ghost_batch, group, layer, instance or none")
+        return self._choose(
+            batch=lambda: nn.BatchNorm2d(channels),
+            ghost_batch=lambda: GhostBatchNorm2d(channels, self.ghost_size, stats_update=self.stats_update),
+            group=lambda: nn.GroupNorm(math.gcd(self.groups, channels), channels),
+            layer=lambda: nn.GroupNorm(1, channels),
+            instance=lambda: nn.GroupNorm(channels, channels),
+            none=nn.Identity,
+        )
 
     def over_features(self, features: int) -> nn.Module:
         """Of ``(batch, features)``.
@@ -56,13 +51,15 @@ class Norm:
         Raises:
             InputError: another name.
         """
-        match self.name:
-            case "batch":
-                return nn.BatchNorm1d(features)
-            case "ghost_batch":
-                return GhostBatchNorm1d(features, self.ghost_size, stats_update=self.stats_update)
-            case "layer":
-                return nn.LayerNorm(features)
-            case "none":
-                return nn.Identity()
-        raise InputError(f"norm is {self.name!r}; it must be batch, ghost_batch, layer or none")
+        return self._choose(
+            batch=lambda: nn.BatchNorm1d(features),
+            ghost_batch=lambda: GhostBatchNorm1d(features, self.ghost_size, stats_update=self.stats_update),
+            layer=lambda: nn.LayerNorm(features),
+            none=nn.Identity,
+        )
+
+    def _choose(self, **makers: Callable[[], nn.Module]) -> nn.Module:
+        if self.name not in makers:
+            *most, last = makers
+            raise InputError(f"norm is {self.name!r}; it must be {', '.join(most)} or {last}")
+        return makers[self.name]()

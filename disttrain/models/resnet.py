@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -86,17 +87,13 @@ class Block(nn.Module):
         super().__init__()
         relu = nn.ReLU(inplace=True)
         self.out_channels = width * 4 if bottleneck else width
-        if bottleneck:
-            self.branch = nn.Sequential(
-                *(conv(channels, width, 1), norm.over_images(width), relu),
-                *(conv(width, width, 3, stride), norm.over_images(width), relu),
-                *(conv(width, self.out_channels, 1), norm.over_images(self.out_channels)),
-            )
-        else:
-            self.branch = nn.Sequential(
-                *(conv(channels, width, 3, stride), norm.over_images(width), relu),
-                *(conv(width, width, 3), norm.over_images(width)),
-            )
+        two = [(width, 3, stride), (width, 3, 1)]
+        three = [(width, 1, 1), (width, 3, stride), (self.out_channels, 1, 1)]
+        layers, before = list[nn.Module](), channels
+        for after, kernel, step in three if bottleneck else two:
+            layers += [conv(before, after, kernel, step), norm.over_images(after), relu]
+            before = after
+        self.branch = nn.Sequential(*layers[:-1])  # the last ReLU comes after the sum
         if zero_init_last_gamma:
             zero_last_gamma([self.branch])
         self.shortcut: nn.Module = nn.Identity()
@@ -125,47 +122,10 @@ def conv(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return layer
 
 
-def resnet18(
-    in_shape: Sequence[int],
-    num_classes: int,
-    norm: str = "batch",
-    zero_init_last_gamma: bool = True,
-    ghost_size: int = 32,
-    stats_update: StatsUpdate = "mean",
-    init: str | None = None,
-) -> ResNet:
-    """18 layers: 11,689,512 parameters for 224x224 and 1000 classes."""
-    return ResNet(
-        in_shape, num_classes, (2, 2, 2, 2), False, norm, zero_init_last_gamma, 64, ghost_size, stats_update, init
-    )
-
-
-def resnet44(
-    in_shape: Sequence[int],
-    num_classes: int,
-    norm: str = "batch",
-    zero_init_last_gamma: bool = True,
-    ghost_size: int = 32,
-    stats_update: StatsUpdate = "mean",
-    init: str | None = None,
-) -> ResNet:
-    """44 layers of 16, 32 and 64 channels for images of about 32x32 (He et al. 2015, section 4.2, n = 7), with projections
-    where the paper pads its shortcuts."""
-    return ResNet(
-        in_shape, num_classes, (7, 7, 7), False, norm, zero_init_last_gamma, 16, ghost_size, stats_update, init
-    )
-
-
-def resnet50(
-    in_shape: Sequence[int],
-    num_classes: int,
-    norm: str = "batch",
-    zero_init_last_gamma: bool = True,
-    ghost_size: int = 32,
-    stats_update: StatsUpdate = "mean",
-    init: str | None = None,
-) -> ResNet:
-    """50 layers: 25,557,032 parameters for 224x224 and 1000 classes."""
-    return ResNet(
-        in_shape, num_classes, (3, 4, 6, 3), True, norm, zero_init_last_gamma, 64, ghost_size, stats_update, init
-    )
+resnet18 = partial(ResNet, blocks=(2, 2, 2, 2), bottleneck=False, width=64)
+"""18 layers: 11,689,512 parameters for 224x224 and 1000 classes."""
+resnet44 = partial(ResNet, blocks=(7, 7, 7), bottleneck=False, width=16)
+"""44 layers of 16, 32 and 64 channels for images of about 32x32 (He et al. 2015, section 4.2, n = 7), with projections
+where the paper pads its shortcuts."""
+resnet50 = partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True, width=64)
+"""50 layers: 25,557,032 parameters for 224x224 and 1000 classes."""

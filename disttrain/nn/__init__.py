@@ -2,8 +2,7 @@
 
 from disttrain.nn.convert import convert_batch_norm, convert_ghost_batch_norm, convert_sync_batch_norm
 from disttrain.nn.facts import ModelFacts, model_facts
-from disttrain.nn.ghost_norm import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
-from disttrain.nn.ghosts import ghost_count, ghost_sizes
+from disttrain.nn.ghost_norm import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d, ghost_count
 from disttrain.nn.glu import GEGLU, GatedFeedForward, ReGLU, SwiGLU
 from disttrain.nn.initialisers import INITIALISERS, initialise, zero_last_gamma
 from disttrain.nn.statistics import (
@@ -36,7 +35,6 @@ __all__ = [
     "fold_statistics",
     "ghost_count",
     "ghost_layers",
-    "ghost_sizes",
     "initialise",
     "model_facts",
     "zero_last_gamma",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from disttrain.nn.ghost_norm import GHOSTS, GhostBatchNorm, StatsUpdate
 from disttrain.nn.sync_norm import AllReduce, SyncBatchNorm
@@ -34,16 +34,7 @@ def convert_ghost_batch_norm(model: nn.Module, ghost_size: int, stats_update: St
         if not isinstance(layer, _BatchNorm):
             return None
         _refuse_variants(layer)
-        new = GHOSTS[type(layer)](
-            layer.num_features,
-            ghost_size,
-            layer.eps,
-            cast("float", layer.momentum),
-            layer.affine,
-            layer.track_running_stats,
-            stats_update=stats_update,
-        )
-        return _take_over(new, layer)
+        return _like(layer, GHOSTS[type(layer)], ghost_size=ghost_size, stats_update=stats_update)
 
     return _replace(model, convert)
 
@@ -55,9 +46,7 @@ def convert_batch_norm(model: nn.Module) -> nn.Module:
     def convert(layer: nn.Module) -> nn.Module | None:
         if not isinstance(layer, GhostBatchNorm):
             return None
-        kind = cast("Callable[..., _BatchNorm]", plain[type(layer)])
-        new = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        return _take_over(new, layer)
+        return _like(layer, cast("type[_BatchNorm]", plain[type(layer)]))
 
     return _replace(model, convert)
 
@@ -76,15 +65,7 @@ def convert_sync_batch_norm(model: nn.Module, all_reduce: AllReduce) -> nn.Modul
         if not isinstance(layer, _BatchNorm) or isinstance(layer, SyncBatchNorm):
             return None
         _refuse_variants(layer)
-        new = SyncBatchNorm(
-            layer.num_features,
-            all_reduce,
-            layer.eps,
-            cast("float", layer.momentum),
-            layer.affine,
-            layer.track_running_stats,
-        )
-        return _take_over(new, layer)
+        return _like(layer, SyncBatchNorm, all_reduce=all_reduce)
 
     return _replace(model, convert)
 
@@ -96,11 +77,14 @@ def _refuse_variants(layer: nn.Module) -> None:
         raise ValueError(f"the model has a {kind}, a variant of batch norm that cannot be converted")
 
 
-def _take_over(new: _BatchNorm, old: _BatchNorm) -> nn.Module:
+def _like(old: _BatchNorm, kind: Callable[..., _BatchNorm], **more: Any) -> nn.Module:
+    """A layer of that kind with the settings, the parameters and the buffers of ``old``."""
+    settings = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+    new = kind(**{name: getattr(old, name) for name in settings}, **more)
     if old.affine:
         new.weight, new.bias = old.weight, old.bias
     for name in ("running_mean", "running_var", "num_batches_tracked"):
-        setattr(new, name, cast("Tensor | None", getattr(old, name)))
+        setattr(new, name, getattr(old, name))
     return new.train(old.training)
 
 

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from disttrain.nn.ghosts import ghost_count
-
 StatsUpdate = Literal["mean", "sequential"]
 
 
@@ -185,27 +183,15 @@ class GhostStatistics:
 
 
 class GhostBatchNorm1d(GhostBatchNorm, nn.BatchNorm1d):
-    """``torch.nn.BatchNorm1d`` whose statistics are those of ghosts of ``ghost_size`` samples (Hoffer et al. 2017,
-    arXiv:1705.08741, algorithm 1); same ``state_dict`` keys. Arguments and deviations: :class:`GhostBatchNorm`.
-
-    Shape: ``(N, C)`` or ``(N, C, L)``, to the same.
-    """
+    """:class:`GhostBatchNorm` in the place of ``torch.nn.BatchNorm1d``. Shape: ``(N, C)`` or ``(N, C, L)``, to the same."""
 
 
 class GhostBatchNorm2d(GhostBatchNorm, nn.BatchNorm2d):
-    """``torch.nn.BatchNorm2d`` whose statistics are those of ghosts of ``ghost_size`` samples (Hoffer et al. 2017,
-    arXiv:1705.08741, algorithm 1); same ``state_dict`` keys. Arguments and deviations: :class:`GhostBatchNorm`.
-
-    Shape: ``(N, C, H, W)``, to the same.
-    """
+    """:class:`GhostBatchNorm` in the place of ``torch.nn.BatchNorm2d``. Shape: ``(N, C, H, W)``, to the same."""
 
 
 class GhostBatchNorm3d(GhostBatchNorm, nn.BatchNorm3d):
-    """``torch.nn.BatchNorm3d`` whose statistics are those of ghosts of ``ghost_size`` samples (Hoffer et al. 2017,
-    arXiv:1705.08741, algorithm 1); same ``state_dict`` keys. Arguments and deviations: :class:`GhostBatchNorm`.
-
-    Shape: ``(N, C, D, H, W)``, to the same.
-    """
+    """:class:`GhostBatchNorm` in the place of ``torch.nn.BatchNorm3d``. Shape: ``(N, C, D, H, W)``, to the same."""
 
 
 GHOSTS: dict[type[nn.Module], type[GhostBatchNorm]] = {
@@ -213,6 +199,20 @@ GHOSTS: dict[type[nn.Module], type[GhostBatchNorm]] = {
     nn.BatchNorm2d: GhostBatchNorm2d,
     nn.BatchNorm3d: GhostBatchNorm3d,
 }
+
+
+def ghost_count(samples: int, ghost_size: int) -> int:
+    """Ghosts in a batch: ``samples // ghost_size``, at least 1 for a batch that is not empty.
+
+    Raises:
+        ValueError: ``ghost_size`` is below 1.
+
+    >>> ghost_count(10, 4), ghost_count(3, 4), ghost_count(0, 4)
+    (2, 1, 0)
+    """
+    if ghost_size < 1:
+        raise ValueError(f"ghost_size is {ghost_size}; it must be at least 1")
+    return max(samples // ghost_size, 1) if samples else 0
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -26,8 +26,9 @@ class GatedFeedForward(nn.Module, ABC):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
+    @staticmethod
     @abstractmethod
-    def activation(self, x: Tensor) -> Tensor:
+    def activation(x: Tensor, /) -> Tensor:
         """Of the gate, element by element."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,30 +37,18 @@ class GatedFeedForward(nn.Module, ABC):
 
 
 class SwiGLU(GatedFeedForward):
-    """``down(silu(gate(x)) * up(x))`` with ``silu(x) = x sigmoid(x)``: ``FFN_SwiGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
+    """``down(silu(gate(x)) * up(x))``, ``silu(x) = x sigmoid(x)``: ``FFN_SwiGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6)."""
 
-    Arguments and shapes are those of :class:`GatedFeedForward`.
-    """
-
-    def activation(self, x: Tensor) -> Tensor:
-        return F.silu(x)
+    activation = staticmethod(F.silu)
 
 
 class GEGLU(GatedFeedForward):
-    """``down(gelu(gate(x)) * up(x))`` with the exact GELU: ``FFN_GEGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
+    """``down(gelu(gate(x)) * up(x))`` with the exact GELU: ``FFN_GEGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6)."""
 
-    Arguments and shapes are those of :class:`GatedFeedForward`.
-    """
-
-    def activation(self, x: Tensor) -> Tensor:
-        return F.gelu(x)
+    activation = staticmethod(F.gelu)
 
 
 class ReGLU(GatedFeedForward):
-    """``down(max(gate(x), 0) * up(x))``: ``FFN_ReGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6).
+    """``down(max(gate(x), 0) * up(x))``: ``FFN_ReGLU`` of Shazeer 2020 (arXiv:2002.05202, eq. 6)."""
 
-    Arguments and shapes are those of :class:`GatedFeedForward`.
-    """
-
-    def activation(self, x: Tensor) -> Tensor:
-        return F.relu(x)
+    activation = staticmethod(F.relu)

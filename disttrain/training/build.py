@@ -4,10 +4,7 @@ together."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +17,16 @@ from disttrain.data.randomness import bits
 from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
 from disttrain.engine.exchange import Exchange
-from disttrain.errors import CheckpointError, DataError, InputError
+from disttrain.errors import CheckpointError, InputError
 from disttrain.methods.base import Context
-from disttrain.methods.batch_norm import apply_batch_norm
 from disttrain.methods.make import make_methods
-from disttrain.models.build import build_model as build_module
-from disttrain.models.build import is_ours
-from disttrain.nn import ModelFacts, model_facts
+from disttrain.methods.model import has_static_graph, make_model
+from disttrain.methods.optimizers import make_optimizer
 from disttrain.plan.plan import resolve_plan
 from disttrain.precision import PRECISIONS
-from disttrain.tasks.base import Task
-from disttrain.tasks.classification import Classification
+from disttrain.tasks.make import checked_sizes, make_task
 from disttrain.training.facts import facts
-from disttrain.training.optimizers import make_optimizer
 from disttrain.training.state import Prepared, Run
-from disttrain.training.task import checked_sizes, make_task
 
 
 def build_model(recipe: Recipe, engine: Engine) -> Prepared:
@@ -83,52 +75,6 @@ def construct(recipe: Recipe, engine: Engine) -> Prepared:
     torch.manual_seed(recipe.seed)
     model, found = everyone(engine, lambda: make_model(recipe, task, task.model_hints(), engine.all_reduce))
     return Prepared(recipe, engine, task, precision, model.to(precision.parameter_dtype), found)
-
-
-def make_model(
-    recipe: Recipe, task: Task, hints: Mapping[str, Any], all_reduce: Callable[[torch.Tensor], object]
-) -> tuple[torch.nn.Module, ModelFacts]:
-    """The recipe's model, or the task's own default, in the task's shapes and with the recipe's batch norm; and what it says
-    of itself.
-
-    Raises:
-        InputError: it cannot be made, or contradicts the recipe.
-    """
-    if recipe.model is None:
-        name, arguments = task.default_model
-    else:
-        # null in a section of ours means "not given", so that the task's hint or the model's default holds.
-        arguments = recipe.model.model_dump(exclude_none=is_ours(recipe.model.name))
-        name = arguments.pop("name")
-    model = apply_batch_norm(recipe, build_module(name, arguments, hints), all_reduce)
-    try:
-        return model, model_facts(model)
-    except ValueError as error:
-        raise InputError(f"model {name}: {error}") from None
-
-
-def facts_of(recipe: Recipe, task: Task) -> ModelFacts:
-    """What the recipe's model says of itself, for commands that run nothing: ours are made without memory. Where the data is
-    not at hand, with as many classes as any: nothing that is asked for here depends on them."""
-    try:
-        hints = task.model_hints()
-    except DataError:
-        if not isinstance(task, Classification):
-            raise
-        hints = {"in_shape": task.in_shape, "num_classes": 2}
-    ours = is_ours(task.default_model[0] if recipe.model is None else recipe.model.name)
-    with torch.device("meta") if ours else nullcontext():
-        return make_model(recipe, task, hints, lambda tensor: tensor)[1]
-
-
-def has_static_graph(recipe: Recipe, task: Task) -> bool:
-    """Whether every step uses the same parameters in the same way: promised by the task, and known of our own models.
-
-    GradNorm's own passes through the graph are not those that DDP learns the graph from.
-    """
-    ours = is_ours(task.default_model[0] if recipe.model is None else recipe.model.name)
-    gradnorm = recipe.loss.balance is not None and recipe.loss.balance.kind == "gradnorm"
-    return task.static_graph and ours and not gradnorm
 
 
 def start_from(model: torch.nn.Module, run_dir: Path) -> None:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from disttrain.methods.watch import GradientWatch
 from disttrain.telemetry import Sink
 from disttrain.training.state import Run
 from disttrain.training.step import Update
-from disttrain.training.watch import GradientWatch
 
 
 class Journal:

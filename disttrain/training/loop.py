@@ -64,7 +64,8 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
             if periodic or stopping or finished(run) or (new_best and settings.checkpoint.best):
                 keep()
             if stopping:
-                raise stopped(run)
+                done = f"after update {step} of {run.plan.total_updates}"
+                raise StopRequested(f"stopped on request {done}; everything is saved").on_all_ranks()
     return progress.metrics
 
 
@@ -160,20 +161,8 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     return False
 
 
-def stopped(run: Run) -> StopRequested:
-    step, total = run.progress.position.updates, run.plan.total_updates
-    return StopRequested(f"stopped on request after update {step} of {total}; everything is saved").on_all_ranks()
-
-
 def log_sample_ids(run: Run, batch: Batch, sink: Sink) -> None:
     """The ids every rank really trained on, in order."""
     parts: list[list[int]] = run.engine.all_gather_object(batch.ids.tolist())
     ids = [number for part in parts for number in part]
-    sink.log(
-        {
-            "event": "samples",
-            "step": run.progress.position.updates,
-            "epoch": batch.epoch,
-            "ids": ids,
-        }
-    )
+    sink.log({"event": "samples", "step": run.progress.position.updates, "epoch": batch.epoch, "ids": ids})

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from disttrain.data.batch import Batch
 from disttrain.training.state import Run
@@ -24,27 +21,15 @@ def rehearse(run: Run, batch: Batch) -> None:
     micro = batch.micro_batches[-1]
     share = min(len(micro.ids), batch.share)  # 0 for a borrowed sample
     last = replace(batch, before=batch.before + batch.share - share, share=share, micro_batches=[micro])
-    with _without_trace(run):
-        for _ in range(run.engine.rehearsals):
-            accumulate(run, last)
-            run.engine.reduce_gradients()
-    run.engine.load_exchange_state(run.exchange_state)
-    run.exchange_state = {}
-
-
-@contextmanager
-def _without_trace(run: Run) -> Iterator[None]:
-    """Put back buffers and random state, and drop the gradients."""
     buffers = [(b, b.clone()) for b in run.model.buffers()]
     device = run.engine.world.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
+        for _ in range(run.engine.rehearsals):
+            accumulate(run, last)
+            run.engine.reduce_gradients()
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
-    _drop_gradients(run.model)
-
-
-def _drop_gradients(model: nn.Module) -> None:
-    for param in model.parameters():
-        param.grad = None
+    run.model.zero_grad(set_to_none=True)
+    run.engine.load_exchange_state(run.exchange_state)
+    run.exchange_state = {}

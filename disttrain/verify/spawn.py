@@ -45,7 +45,9 @@ def run_ranks(
         commands = [([_tool("horovodrun"), "--gloo", "-np", str(size), *program], base)]
     elif engine == "horovod-mpi":
         mpirun = [_tool("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(size)]
-        commands = [([*mpirun, *program], base | _root_for_mpi())]
+        # Open MPI refuses to run as root, as in a container, unless told twice.
+        as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
+        commands = [([*mpirun, *program], base | as_root)]
     else:
         port = str(_free_port())
         commands = [(program, base | _torch_variables(rank, size, port)) for rank in range(size)]
@@ -74,11 +76,6 @@ def _torch_variables(rank: int, size: int, port: str) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-
-
-def _root_for_mpi() -> dict[str, str]:
-    # Open MPI refuses to run as root, as in a container, unless told twice.
-    return {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
 
 
 def _wait(commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path, timeout_seconds: float) -> None:

@@ -12,9 +12,9 @@ import torch
 from disttrain.checkpoint import load_latest
 from disttrain.config import Recipe, dump_recipe
 from disttrain.errors import InputError
-from disttrain.training.build import facts_of
+from disttrain.methods.model import facts_of
+from disttrain.tasks.make import make_task
 from disttrain.training.rundir import METRICS, with_parts
-from disttrain.training.task import make_task
 from disttrain.verify.spawn import run_ranks
 
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}

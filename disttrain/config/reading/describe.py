@@ -45,7 +45,7 @@ def _noun(inner: Any, marks: tuple[Any, ...]) -> str:
         return f"a number{_bounds(marks)}"
     if inner is str:
         return "text"
-    candidates = list(models(inner))
+    candidates = models(inner)
     if len(candidates) > 1:
         return f"a section with {selector(candidates)}: {' | '.join(names(candidates))}"
     return "a section (key: value)"
@@ -62,31 +62,22 @@ def _count(inner: Any, marks: tuple[Any, ...]) -> str:
 
 
 def _whole_bounds(marks: tuple[Any, ...]) -> str:
-    low: Any = None
-    high: Any = None
-    for mark in marks:
-        if isinstance(mark, Gt):
-            low = mark.gt + 1  # type: ignore[operator]
-        elif isinstance(mark, Ge):
-            low = mark.ge
-        elif isinstance(mark, Lt):
-            high = mark.lt - 1  # type: ignore[operator]
-        elif isinstance(mark, Le):
-            high = mark.le
+    at = {name: value for name, _, value in _bounds_in(marks)}
+    low = at["gt"] + 1 if "gt" in at else at.get("ge")
+    high = at["lt"] - 1 if "lt" in at else at.get("le")
     if high is None:
         return f" of at least {low}" if low is not None else ""
     return f" from {low} to {high}" if low is not None else f" of at most {high}"
 
 
 def _bounds(marks: tuple[Any, ...]) -> str:
-    words = []
-    for mark in marks:
-        if isinstance(mark, Gt):
-            words.append(f"greater than {mark.gt:g}")
-        elif isinstance(mark, Ge):
-            words.append(f"of at least {mark.ge:g}")
-        elif isinstance(mark, Lt):
-            words.append(f"less than {mark.lt:g}")
-        elif isinstance(mark, Le):
-            words.append(f"at most {mark.le:g}")
+    words = [f"{word} {value:g}" for _, word, value in _bounds_in(marks)]
     return f" {' and '.join(words)}" if words else ""
+
+
+_BOUNDS = {Gt: ("gt", "greater than"), Ge: ("ge", "of at least"), Lt: ("lt", "less than"), Le: ("le", "at most")}
+
+
+def _bounds_in(marks: tuple[Any, ...]) -> list[tuple[str, str, Any]]:
+    """Name, words and value of each bound."""
+    return [(*_BOUNDS[type(mark)], getattr(mark, _BOUNDS[type(mark)][0])) for mark in marks if type(mark) in _BOUNDS]

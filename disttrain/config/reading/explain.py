@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from disttrain.config.reading.describe import describe, either
-from disttrain.config.reading.fields import Located, every_key, fields, locate, names, sections, selector
+from disttrain.config.reading.fields import Located, every_key, fields, locate, models, names, selector
 from disttrain.config.reading.problems import Path, Problem, dotted, printable, shown
 from disttrain.config.reading.strict_yaml import Document
 from disttrain.config.reading.suggest import number_hint, similar, suggest_key
@@ -93,7 +93,7 @@ class _Explainer:
     def _unknown_name(self, at: Located, given: Any) -> _Finding:
         field = fields(at.owner)[str(at.path[-1])] if at.owner is not None else None
         assert field is not None
-        candidates = sections(field)
+        candidates = models(field.annotation)
         key, allowed = selector(candidates), names(candidates)
         if not isinstance(given, dict):
             hint = f"; write {{{key}: {given}}}" if given in allowed else ""

@@ -22,11 +22,6 @@ def fields(model: Model) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
-def sections(field: FieldInfo) -> list[Model]:
-    """The section classes that a field may hold."""
-    return list(models(field.annotation))
-
-
 def selector(candidates: list[Model]) -> str:
     """The key that decides between several section classes."""
     return "kind" if "kind" in candidates[0].model_fields else "name"
@@ -60,7 +55,7 @@ def every_key(data: Any, model: Model = Recipe, prefix: str = "") -> Iterator[st
     for key, field in fields(model).items():
         yield prefix + key
         inner = data.get(key) if isinstance(data, dict) else None
-        candidates = sections(field)
+        candidates = models(field.annotation)
         selected = chosen(candidates, inner)
         for section in [selected] if selected is not None else candidates:
             yield from every_key(inner, section, f"{prefix}{key}.")
@@ -99,7 +94,7 @@ def locate(loc: tuple[str | int, ...], data: Any) -> Located:
         siblings, owner = inside, chosen(inside, data)
         field = fields(owner).get(part) if owner is not None else None
         annotation, metadata = (field.annotation, tuple(field.metadata)) if field is not None else (None, ())
-        inside = sections(field) if field is not None else []
+        inside = models(field.annotation) if field is not None else []
         data = data.get(part) if isinstance(data, dict) else None
         if len(inside) > 1:
             next(parts, None)
@@ -127,12 +122,11 @@ def _flat(metadata: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(flat)
 
 
-def models(annotation: Any) -> Iterator[Model]:
+def models(annotation: Any) -> list[Model]:
     """All section classes in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models(argument)
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models(argument)]
 
 
 def _item(annotation: Any, index: int) -> Any:

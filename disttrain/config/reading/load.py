@@ -28,7 +28,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: with every mistake that was found.
     """
     name = "the default recipe" if path is None else str(path)
-    document = parse(_default() if path is None else read_text(path), name)
+    default = resources.files("disttrain.config").joinpath("default.yaml")
+    document = parse(default.read_text(encoding="utf-8") if path is None else read_text(path), name)
     if document.data is None and not document.problems:
         raise RecipeError([Problem(name, "", "is empty; a recipe needs at least task, batch, optimizer and a length")])
     if not isinstance(document.data, dict):
@@ -50,10 +51,6 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
 def recipe_schema() -> dict[str, Any]:
     """JSON Schema of a recipe."""
     return Recipe.model_json_schema(by_alias=True)
-
-
-def _default() -> str:
-    return resources.files("disttrain.config").joinpath("default.yaml").read_text(encoding="utf-8")
 
 
 def _stem(path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from disttrain.config.reading.problems import Path, Problem, RecipeError, dotted, shown
@@ -86,7 +88,7 @@ class _Setter:
 
     def _start_anew(self, path: Path, section: dict[str, Any]) -> None:
         inside = [origin for origin in self._origins if origin[: len(path)] == path and len(origin) > len(path)]
-        kept = {origin: self._value(origin) for origin in inside}
+        kept = {origin: reduce(getitem, origin, self._document.data) for origin in inside}
         section.clear()
         for origin, value in kept.items():
             parent = self._section(origin[:-1])
@@ -95,12 +97,6 @@ class _Setter:
         # What the new section lacks is missing from this override, not from the file.
         self._document.lines = {at: line for at, line in self._document.lines.items() if at[: len(path)] != path}
         self._origins[path] = self._where
-
-    def _value(self, path: Path) -> Any:
-        found = self._document.data
-        for part in path:
-            found = found[part]
-        return found
 
     def _forget(self, path: Path) -> None:
         """What stood at ``path`` and below is replaced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -74,9 +75,7 @@ def parse(text: str, name: str) -> Document:
     """
     reader = _Reader(name)
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if not reader.take(event):
-                break
+        reader.read(yaml.parse(text, Loader=yaml.SafeLoader))
     except ReaderError as error:
         raise RecipeError([_bad_character(error, text, name)]) from None
     except yaml.YAMLError as error:
@@ -84,115 +83,84 @@ def parse(text: str, name: str) -> Document:
     return reader.document
 
 
-@dataclass
-class _Open:
-    """A mapping or list whose end has not been seen, and in a mapping the key that waits for its value."""
-
-    value: dict[str, Any] | list[Any]
-    path: Path
-    key: str | None = None
-    skip: bool = False
-
-    @property
-    def wants_key(self) -> bool:
-        return isinstance(self.value, dict) and self.key is None
-
-
 class _Reader:
-    """Builds the data from parser events, without recursion."""
+    """Builds the data from parser events."""
 
     def __init__(self, name: str) -> None:
         self.document = Document(None)
         self._name = name
-        self._open: list[_Open] = []
-        self._documents = 0
         self._values = 0
 
-    def take(self, event: Any) -> bool:
-        """One event; False when nothing more is wanted."""
-        if isinstance(event, yaml.DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                self._problem(event, (), "a second document begins here; a recipe is one document")
-                return False
-        elif isinstance(event, yaml.CollectionEndEvent):
-            self._open.pop()
-        elif isinstance(event, yaml.NodeEvent):
-            self._node(event)
-        return True
+    def read(self, events: Iterator[Any]) -> None:
+        """The first document of the stream."""
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self._problem(event, (), "a second document begins here; a recipe is one document")
+                    return
+            elif isinstance(event, yaml.NodeEvent):
+                self.document.data = self._value(event, events, (), 0)
 
-    def _node(self, event: Any) -> None:
+    def _value(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> Any:
+        """The value that begins with ``event`` and stands at ``path``, inside of ``depth`` mappings and lists."""
+        self._check(event, path, path[:-1])
+        self.document.lines.setdefault(path, _line(event))
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, path)
+        if isinstance(event, yaml.AliasEvent):
+            self.document.unusable.add(path)
+            return None
+        if depth >= MAX_DEPTH:
+            self._stop(event, path[:-1], f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.SequenceStartEvent):
+            found: list[Any] = []
+            while not isinstance(item := next(events), yaml.CollectionEndEvent):
+                found.append(self._value(item, events, (*path, len(found)), depth + 1))
+            return found
+        keys: dict[str, Any] = {}
+        while not isinstance(item := next(events), yaml.CollectionEndEvent):
+            self._check(item, path, path)
+            key = self._key(item, path, keys)
+            value = self._value(next(events), events, (*path, key), depth + 1)
+            keys.setdefault(key, value)
+        return keys
+
+    def _check(self, event: Any, path: Path, around: Path) -> None:
+        """What no key and no value may be."""
         self._values += 1
         if self._values > MAX_VALUES:
-            self._stop(event, f"more than {MAX_VALUES:,} keys and values")
-        here = self._here()
+            self._stop(event, around, f"more than {MAX_VALUES:,} keys and values")
         if event.anchor is not None:
             what = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
-            self._problem(event, here, f"{what}{event.anchor}: write the value out; recipes have no references")
+            self._problem(event, path, f"{what}{event.anchor}: write the value out; recipes have no references")
         if getattr(event, "tag", None) is not None:
-            self._problem(event, here, f"tag {shown(event.tag)}: recipes hold plain values only", unusable=True)
-        if self._open and self._open[-1].wants_key:
-            self._key(event, self._open[-1])
-        elif isinstance(event, yaml.ScalarEvent):
-            self._scalar(event, here)
-        elif isinstance(event, yaml.AliasEvent):
-            self.document.unusable.add(here)
-            self._place(event, None)
-        else:
-            if len(self._open) >= MAX_DEPTH:
-                self._stop(event, f"nested deeper than {MAX_DEPTH} levels")
-            value: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-            self._open.append(_Open(value, self._place(event, value)))
+            self._problem(event, path, f"tag {shown(event.tag)}: recipes hold plain values only", unusable=True)
 
-    def _scalar(self, event: Any, here: Path) -> None:
+    def _scalar(self, event: Any, path: Path) -> Any:
         value = scalar(event.value) if event.style is None else event.value
         if isinstance(value, float) and not math.isfinite(value):
             allowed = (
                 "expected a finite number" if _NOT_FINITE.fullmatch(event.value) else "it does not fit into 64 bits"
             )
-            self._problem(event, here, f"got {_shortened(event.value)}; {allowed}", unusable=True)
-        self._place(event, value)
+            self._problem(event, path, f"got {_shortened(event.value)}; {allowed}", unusable=True)
+        return value
 
-    def _key(self, event: Any, top: _Open) -> None:
+    def _key(self, event: Any, section: Path, before: Mapping[str, Any]) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            self._stop(event, "a key must be a name")
-        key = event.value
-        path = (*top.path, key)
+            self._stop(event, section, "a key must be a name")
+        key: str = event.value
+        path = (*section, key)
         if event.style is None and key == "<<":
             self._problem(event, path, "merge key: write the values out; recipes have no references", unusable=True)
         elif event.style is None and not isinstance(scalar(key), str):
             message = f"key {_shortened(key)} is not a name; put it in quotes if it is meant to be one"
             self._problem(event, path, message, unusable=True)
-        top.key, top.skip = key, key in top.value
-        if top.skip:
+        if key in before:
             self._problem(event, path, f"is given twice, first in line {self.document.lines[path]}")
         self.document.lines.setdefault(path, _line(event))
-
-    def _place(self, event: Any, value: Any) -> Path:
-        """Put a value where it belongs; returns its path."""
-        path = self._here()
-        if not self._open:
-            self.document.data = value
-        else:
-            top = self._open[-1]
-            if isinstance(top.value, list):
-                top.value.append(value)
-            else:
-                assert top.key is not None
-                if not top.skip:
-                    top.value[top.key] = value
-                top.key, top.skip = None, False
-        self.document.lines.setdefault(path, _line(event))
-        return path
-
-    def _here(self) -> Path:
-        """Path of the value that comes next; of the mapping itself where a key comes next."""
-        if not self._open:
-            return ()
-        top = self._open[-1]
-        if isinstance(top.value, list):
-            return (*top.path, len(top.value))
-        return top.path if top.key is None else (*top.path, top.key)
+        return key
 
     def _problem(self, event: Any, path: Path, message: str, *, unusable: bool = False) -> None:
         line = _line(event)
@@ -200,9 +168,8 @@ class _Reader:
         if unusable:
             self.document.unusable.add(path)
 
-    def _stop(self, event: Any, message: str) -> NoReturn:
-        path = self._open[-1].path if self._open else ()
-        self._problem(event, path[:3], message)
+    def _stop(self, event: Any, around: Path, message: str) -> NoReturn:
+        self._problem(event, around[:3], message)
         # The reason must be among what is shown, however much was wrong before.
         raise RecipeError(self.document.problems[-MAX_SHOWN:])
 

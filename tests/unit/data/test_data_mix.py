@@ -12,8 +12,8 @@ from disttrain.config import load_recipe
 from disttrain.data.arrays import ArrayDataset
 from disttrain.data.mix import MixedInMemory, MixedPerSample, MixSettings, mix, symmetric_beta
 from disttrain.errors import InputError
+from disttrain.tasks.make import make_task
 from disttrain.tasks.mnist import Mnist
-from disttrain.training.task import make_task
 
 
 def dataset(size: int = 50) -> ArrayDataset:

@@ -104,8 +104,9 @@ SECTIONS = (
 def test_a_recipe_and_the_constructor_agree_in_names_and_defaults(name: str, section: type[BaseModel]) -> None:
     in_recipe = section(name=name).model_dump()
     assert in_recipe.pop("name") == name
-    parameters = inspect.signature(resolve(name, MODELS)).parameters
-    supplied = {**IMAGES, **TEXT}
+    make = resolve(name, MODELS)
+    parameters = inspect.signature(make).parameters
+    supplied = {**IMAGES, **TEXT, **getattr(make, "keywords", {})}  # a ResNet's depth follows from its name
     assert in_recipe.pop("sequence_length", None) is None  # the task supplies it
     defaults = {
         key: list(p.default) if isinstance(p.default, tuple) else p.default

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from disttrain.data.shares import ghost_borders
 from disttrain.nn import (
     GhostBatchNorm,
     GhostBatchNorm1d,
@@ -19,7 +21,6 @@ from disttrain.nn import (
     defer_statistics,
     fold_statistics,
     ghost_count,
-    ghost_sizes,
 )
 from disttrain.nn.ghost_norm import StatsUpdate
 
@@ -218,6 +219,10 @@ def test_what_is_refused() -> None:
         GhostBatchNorm2d(3, 2)(torch.randn(4, 3))
     with pytest.raises(ValueError, match="ghost_size is 0; it must be at least 1"):
         ghost_count(4, 0)
+
+
+def ghost_sizes(samples: int, ghost_size: int) -> list[int]:
+    return [hi - lo for lo, hi in pairwise(ghost_borders(samples, ghost_size))]
 
 
 def test_sizes_cover_the_batch() -> None:

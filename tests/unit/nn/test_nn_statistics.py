@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from disttrain.data.shares import ghost_borders
 from disttrain.nn import (
     GhostBatchNorm,
     GhostBatchNorm1d,
@@ -20,7 +21,6 @@ from disttrain.nn import (
     fold_statistics,
     ghost_count,
     ghost_layers,
-    ghost_sizes,
 )
 from disttrain.nn.ghost_norm import StatsUpdate
 
@@ -91,7 +91,7 @@ def test_any_split_gives_the_same_gradients_and_statistics(rule: StatsUpdate, sp
         ghosts = sum(map(sum, per_rank))
         x = torch.randn(ghosts * GHOST + remainder, 2, 4, 4, dtype=torch.float64, generator=generator) * 2 + 1
         upstream = torch.randn(len(x), 5, dtype=torch.float64, generator=generator)
-        borders = [0, *accumulate(ghost_sizes(len(x), GHOST))]
+        borders = ghost_borders(len(x), GHOST)
         whole.zero_grad()
         (whole(x) * upstream).sum().backward()
         before = 0

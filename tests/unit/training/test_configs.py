@@ -13,11 +13,11 @@ from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import resolve_plan
+from disttrain.tasks.make import stated_sizes
 from disttrain.telemetry import NullSink
 from disttrain.training.build import build_run
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
-from disttrain.training.task import stated_sizes
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 EVERY = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))

@@ -8,7 +8,7 @@ from torch import nn
 
 from disttrain.config import load_recipe
 from disttrain.errors import InputError
-from disttrain.training.optimizers import make_optimizer
+from disttrain.methods.optimizers import make_optimizer
 
 
 def made(section: str, model: nn.Module) -> torch.optim.Optimizer:

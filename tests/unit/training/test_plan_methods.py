@@ -6,9 +6,9 @@ import pytest
 
 from disttrain.config import load_recipe
 from disttrain.errors import InputError
+from disttrain.methods.model import facts_of
 from disttrain.plan.plan import StepPlan, resolve_plan
 from disttrain.tasks.synthetic import Synthetic
-from disttrain.training.build import facts_of
 
 
 def plan(*overrides: str, ranks: int = 1, train: int = 60000) -> StepPlan:

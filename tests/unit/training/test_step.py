@@ -14,12 +14,12 @@ from training_cases import MakeRun
 from disttrain.data.batch import Batch, MicroBatch
 from disttrain.errors import DivergedError
 from disttrain.grads import clip_norm, global_norm
+from disttrain.methods.watch import GradientWatch
 from disttrain.precision import FP16, PRECISIONS
 from disttrain.training.build import make_loader
 from disttrain.training.loop import MAX_OVERFLOWS, applied_update
 from disttrain.training.state import Run
 from disttrain.training.step import update
-from disttrain.training.watch import GradientWatch
 
 
 def by_hand(run: Run, batch: Batch, lr: float) -> nn.Module:
