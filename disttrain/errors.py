@@ -10,7 +10,8 @@ class DisttrainError(Exception):
     ``exit_code``.
 
     Attributes:
-        everywhere: every rank raises it, with the same message, so only rank 0 needs to print it.
+        everywhere: every rank raises it, with the same message, so only rank 0 needs to print it. Set-up finds that out
+            by itself (:func:`disttrain.engine.agreement.everyone`).
     """
 
     exit_code = 4
@@ -26,6 +27,10 @@ class InputError(DisttrainError):
     """The user's input is wrong: a recipe, an option, the environment, or the data. Exit code 2."""
 
     exit_code = 2
+
+
+class UserCodeError(InputError):
+    """The user's own task, model or data failed while the run was set up. The message names file and line. Exit code 2."""
 
 
 class DataError(InputError):
@@ -55,6 +60,6 @@ class DivergedError(RankError):
 
 
 class StopRequested(DisttrainError):
-    """Stopped on SIGTERM or SIGUSR1 with everything saved; run again with ``--resume`` to go on. Exit code 75."""
+    """Stopped on SIGTERM or SIGUSR1 with everything saved; run again with ``--resume auto`` to go on. Exit code 75."""
 
     exit_code = 75

@@ -71,12 +71,47 @@ find_python() { command -v "${PYTHON:-python}" || die "${PYTHON:-python} was not
 # need TOOL HINT
 need() { command -v "$1" >/dev/null || die "$1 was not found: $2"; }
 
-# Shows the command in a form that can be copied, then becomes it.
-run() {
+# go_on RESTARTS ARGUMENT...: sets `arguments`. Where the ranks may be started again, `train` continues what it finds in a
+# directory that stays the same (runs/NAME, or --run-dir); --resume among the arguments or RESUME= (empty) overrides it.
+go_on() {
+    local restarts=$1 word
+    shift
+    arguments=("$@")
+    [ "$restarts" = yes ] && [ -z "${PROGRAM:-}" ] && [ "${RESUME-auto}" = auto ] || return 0
+    for word in "$@"; do
+        case "$word" in --resume | --resume=*) return 0 ;; esac
+    done
+    case "${1:-train}" in evaluate | show | verify | schema | doctor | data) return 0 ;; esac
+    arguments+=(--resume auto)
+}
+
+# Shows the command in a form that can be copied.
+show() {
     {
         printf '+ OMP_NUM_THREADS=%s' "$OMP_NUM_THREADS"
         printf ' %q' "$@"
         printf '\n'
     } >&2
-    exec "$@"
+}
+
+# Shows the command, then becomes it.
+run() { show "$@"; exec "$@"; }
+
+# run_again COMMAND: like run, and after a failure up to MAX_RESTARTS times again; not after wrong input (2), without a valid
+# checkpoint (3), or when it was asked to stop (75, or a signal to this script, which is handed on).
+run_again() {
+    local left=${MAX_RESTARTS:-0} code child='' stopping=''
+    [ "$left" -gt 0 ] || run "$@"
+    trap 'stopping=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
+    while :; do
+        show "$@"
+        "$@" &
+        child=$! code=0
+        wait "$child" || code=$?
+        [ -z "$stopping" ] || { code=0; wait "$child" || code=$?; } # a trapped signal ends the first wait early
+        case "$code" in 0 | 2 | 3 | 75) exit "$code" ;; esac
+        [ -z "$stopping" ] && [ "$left" -gt 0 ] || exit "$code"
+        note "exit code $code; starting again ($left left)"
+        left=$((left - 1))
+    done
 }

@@ -13,6 +13,9 @@
 #   CONTROLLER       gloo (default) or mpi: what starts and coordinates the ranks; mpi needs a Horovod that was built with it
 #   IFACE            network interface that all machines have, for example eth0 (default: horovodrun looks for one)
 #   SSH_PORT, SSH_KEY    port and private key for ssh, if ~/.ssh/config does not say
+#   MAX_RESTARTS     how often to start everything again after a failure (default 0)
+#   RESUME           with MAX_RESTARTS: auto (default) adds `--resume auto`, so that each start goes on in the same directory,
+#                    runs/NAME or --run-dir; empty adds nothing
 #   PROGRAM          what to run in place of `-m disttrain`, for example my_loop.py
 #   PYTHON           the Python of the ranks (default: python, as found here)
 #   OMP_NUM_THREADS  threads per rank (default: this machine's cores divided by its ranks)
@@ -49,7 +52,10 @@ else
     options+=(-np "$ranks" -H "localhost:$ranks")
 fi
 use_interface
+whole MAX_RESTARTS "${MAX_RESTARTS:-0}" 0
 [ -z "${IFACE:-}" ] || options+=(--network-interfaces "$IFACE")
 [ -z "${SSH_PORT:-}" ] || options+=(--ssh-port "$SSH_PORT")
 [ -z "${SSH_KEY:-}" ] || options+=(--ssh-identity-file "$SSH_KEY")
-run horovodrun "${options[@]}" "$python" "${program[@]}" "$@"
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then restarts=yes; else restarts=no; fi
+go_on "$restarts" "$@"
+run_again horovodrun "${options[@]}" "$python" "${program[@]}" "${arguments[@]}"

@@ -14,6 +14,9 @@
 #   NP               ranks in all (default: all of HOSTS; without HOSTS one per visible GPU, without a GPU one)
 #   IFACE            network interface that all machines have, for example eth0 (default: Open MPI tries all)
 #   SSH_PORT, SSH_KEY    port and private key for ssh, if ~/.ssh/config does not say
+#   MAX_RESTARTS     how often to start everything again after a failure (default 0)
+#   RESUME           with MAX_RESTARTS: auto (default) adds `--resume auto`, so that each start goes on in the same directory,
+#                    runs/NAME or --run-dir; empty adds nothing
 #   PROGRAM          what to run in place of `-m disttrain`, for example my_loop.py
 #   PYTHON           the Python of the ranks (default: python, as found here)
 #   OMP_NUM_THREADS  threads per rank (default: this machine's cores divided by its ranks)
@@ -59,10 +62,13 @@ else
     options+=(-np "$ranks" --oversubscribe) # more ranks than cores: then they yield while they wait
 fi
 use_interface
+whole MAX_RESTARTS "${MAX_RESTARTS:-0}" 0
 [ -z "${IFACE:-}" ] || options+=(--mca btl_tcp_if_include "$IFACE" --mca oob_tcp_if_include "$IFACE")
 ssh_options="${SSH_PORT:+-p $SSH_PORT }${SSH_KEY:+-i $SSH_KEY}"
 [ -z "$ssh_options" ] || options+=(--mca plm_rsh_args "$ssh_options")
 while IFS= read -r name; do
     options+=(-x "$name")
 done < <(compgen -e | grep -E '^(PATH|PYTHONPATH|LD_LIBRARY_PATH|VIRTUAL_ENV|OMP_NUM_THREADS|(DISTTRAIN|NCCL|GLOO|HOROVOD|TORCH)_.*)$')
-run mpirun "${options[@]}" "$python" "${program[@]}" "$@"
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then restarts=yes; else restarts=no; fi
+go_on "$restarts" "$@"
+run_again mpirun "${options[@]}" "$python" "${program[@]}" "${arguments[@]}"

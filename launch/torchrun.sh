@@ -15,6 +15,8 @@
 #   NODE_RANK        for several machines: number of this one, from 0; without it they find their order by themselves (c10d)
 #   RDZV_ID          without NODE_RANK: name of the job, the same on all machines (default disttrain)
 #   MAX_RESTARTS     how often torchrun starts the ranks again after a failure (default 0)
+#   RESUME           with MAX_RESTARTS, or where machines come and go: auto (default) adds `--resume auto`, so that each start
+#                    goes on in the same directory, runs/NAME or --run-dir; empty adds nothing
 #   IFACE            network interface for Gloo and NCCL, for example eth0 (default: theirs)
 #   PROGRAM          what to run in place of `-m disttrain`, for example my_loop.py
 #   OMP_NUM_THREADS  threads per rank (default: this machine's cores divided by its ranks)
@@ -62,4 +64,6 @@ else
         options+=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$port" --rdzv_id="${RDZV_ID:-disttrain}")
     fi
 fi
-run torchrun "${options[@]}" "${program[@]}" "$@"
+case "$nodes:${MAX_RESTARTS:-0}" in *:*:* | *:*[1-9]*) restarts=yes ;; *) restarts=no ;; esac
+go_on "$restarts" "$@"
+run torchrun "${options[@]}" "${program[@]}" "${arguments[@]}"

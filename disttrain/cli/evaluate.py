@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from disttrain.cli.options import Device, Engine, RunDir
+from disttrain.cli.options import Device, Engine, RunDir, Timeout, early
 
 
-def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") -> None:
+def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto", timeout: Timeout = None) -> None:
     """Evaluate the newest valid checkpoint of a run on its test set, on any number of ranks."""
-    from disttrain.engine.environment import read_launch
+    from disttrain.config import Recipe, load_recipe
+    from disttrain.engine.environment import read_launch, time_limit
     from disttrain.errors import NoCheckpointError
 
-    launch = read_launch()
-    if not (run_dir / "recipe.yaml").is_file():
-        raise NoCheckpointError(f"{run_dir} holds no run: recipe.yaml is missing")
+    def saved() -> Recipe:
+        if not (run_dir / "recipe.yaml").is_file():
+            raise NoCheckpointError(f"{run_dir} holds no run: recipe.yaml is missing")
+        return load_recipe(run_dir / "recipe.yaml")
 
+    launch, limit = read_launch(), time_limit(timeout)
+    given = early(saved, alone=launch.size == launch.local_size)
+
+    from disttrain.checkpoint import Checkpoint
     from disttrain.cli.job import job
-    from disttrain.config import load_recipe
-    from disttrain.engine.agreement import on_main
+    from disttrain.engine.agreement import everyone, on_main
     from disttrain.telemetry import print_summary
     from disttrain.training.build import build_model
     from disttrain.training.evaluate import evaluate as evaluate_run
     from disttrain.training.persist import read, restore_weights
+    from disttrain.training.state import Prepared
 
-    with job(launch, engine, device) as (joined, _):
-        recipe = on_main(joined, lambda: load_recipe(run_dir / "recipe.yaml"))
-        checkpoint, refused = read(joined, run_dir)
-        ready = build_model(recipe, joined)
-        restore_weights(ready, checkpoint, averaged=True)
-        step = joined.broadcast_object(checkpoint.step if checkpoint is not None else None)
+    with job(launch, engine, device, limit) as (joined, _):
+
+        def set_up() -> tuple[Prepared, Checkpoint | None, list[str]]:
+            recipe = on_main(joined, given)
+            checkpoint, refused = read(joined, run_dir)
+            ready = build_model(recipe, joined)
+            restore_weights(ready, checkpoint, averaged=True)
+            return ready, checkpoint, refused
+
+        ready, checkpoint, refused = everyone(joined, set_up)
         joined.phase = "evaluating"
         metrics = evaluate_run(ready)
         if joined.world.is_main:
+            assert checkpoint is not None
             warnings = {"passed over": "; ".join(refused)} if refused else {}
-            summary = {**metrics, "updates": step, "run_dir": str(run_dir), **warnings}
+            summary = {**metrics, "updates": checkpoint.step, "run_dir": str(run_dir), **warnings}
             print_summary(summary, framed=joined.world.owns_terminal)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+from disttrain.engine.blame import headline, short_trace
 from disttrain.engine.environment import read_launch
 from disttrain.errors import DisttrainError, InputError
 
@@ -40,9 +40,8 @@ def fail_rank(error: BaseException, engine: Engine) -> NoReturn:
         if not error.everywhere or rank == 0:
             say(str(error) if error.everywhere else f"rank {rank} failed {engine.phase}: {error}")
     else:
-        trace = "".join(traceback.format_exception(error))
-        say(f"rank {rank} failed {engine.phase}: {type(error).__name__}: {error}\n{trace}")
-    if not lost_peer:
+        say(f"rank {rank} failed {engine.phase}: {headline(error)}\n{short_trace(error)}")
+    if not lost_peer and not getattr(error, "everywhere", False):  # what all ranks ran into has been said
         _tell_torchrun(error)
     engine.abort()
     sys.stdout.flush()
@@ -64,8 +63,21 @@ def _speaks() -> bool:
     try:
         return read_launch().local_rank == 0
     except InputError:
-        # The environment itself is what is wrong: whoever claims a rank other than 0 keeps quiet.
-        return os.environ.get("LOCAL_RANK", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0")) in ("", "0")
+        # The environment itself is what is wrong: who plausibly has a first rank beside it leaves the word to that one.
+        return not any(0 < _claimed(rank) < _claimed(size) for rank, size in _LOCAL_RANKS)
+
+
+_LOCAL_RANKS = (
+    ("LOCAL_RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("HOROVOD_LOCAL_RANK", "HOROVOD_SIZE"),
+    ("SLURM_LOCALID", "SLURM_NTASKS"),
+)
+
+
+def _claimed(name: str) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _tell_torchrun(error: BaseException) -> None:

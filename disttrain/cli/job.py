@@ -15,10 +15,12 @@ from disttrain.training.stop import StopRequest, stop_request
 
 
 @contextmanager
-def job(launch: Launch, engine: str, device: str) -> Iterator[tuple[Engine, StopRequest]]:
+def job(
+    launch: Launch, engine: str, device: str, timeout_seconds: float | None = None
+) -> Iterator[tuple[Engine, StopRequest]]:
     """The engine of this rank and its request to stop. An error inside ends this rank at once; see ``failure``."""
     with stop_request() as stop:
-        joined = make_engine(engine, World.of(launch, pin_device(launch, device)))
+        joined = make_engine(engine, World.of(launch, pin_device(launch, device)), timeout_seconds=timeout_seconds)
         try:
             yield joined, stop
         except StopRequested as request:

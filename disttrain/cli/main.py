@@ -12,6 +12,7 @@ import typer
 
 from disttrain.cli import data, doctor, evaluate, schema, show, train, verify
 from disttrain.cli.failure import fail
+from disttrain.cli.options import COMMANDS, check_command, with_resume_values
 from disttrain.errors import DisttrainError
 
 app = typer.Typer(
@@ -32,12 +33,11 @@ app.add_typer(data.app, name="data")
 
 # Typer brings a copy of click in some versions and uses the package in others; this is the base of its usage errors.
 _CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-COMMANDS = ("train", "evaluate", "show", "verify", "schema", "doctor", "data")
 
 
 def main() -> None:
     """Entry point of the console script and of ``python -m disttrain``."""
-    arguments = sys.argv[1:]
+    arguments = with_resume_values(sys.argv[1:])
     if not arguments or arguments[0] not in (*COMMANDS, "--help", "--version"):
         arguments = ["train", *arguments]
     if arguments[0] == "--version":
@@ -46,6 +46,7 @@ def main() -> None:
         print(f"disttrain {__version__}")
         return
     try:
+        check_command((sys.argv[1:] or ["train"])[0])
         app(arguments, prog_name="disttrain", standalone_mode=False)
     except DisttrainError as error:
         fail(error)

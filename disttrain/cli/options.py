@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NoReturn, TypeVar
 
 import typer
 
-from disttrain.errors import InputError
+from disttrain.errors import DisttrainError, InputError
 
+T = TypeVar("T")
+COMMANDS = ("train", "evaluate", "show", "verify", "schema", "doctor", "data")
 Engine = Annotated[
     str, typer.Option("--engine", help="auto (whatever launched us), ddp, horovod or local.", metavar="NAME")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is any), cpu or cuda.", metavar="NAME")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        help="Seconds that ranks wait for each other before they give up; default: DISTTRAIN_TIMEOUT, or 600.",
+        metavar="SECONDS",
+    ),
+]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN_DIR")]
 Words = Annotated[
     list[str] | None,
@@ -36,3 +48,66 @@ def recipe_and_overrides(words: list[str] | None) -> tuple[Path | None, list[str
             f"{recipes[1]!r} is a second recipe: expected one RECIPE.yaml, then overrides written key.path=value"
         )
     return (Path(recipes[0]) if recipes else None), [word for word in words if word not in recipes]
+
+
+def early(load: Callable[[], T], *, alone: bool) -> Callable[[], T]:
+    """Load something before the job is joined, and return how to get it inside the gate of set-up.
+
+    An error is raised at once if this machine is ``alone``, since all ranks then find the same; otherwise it is raised in
+    the gate, because ranks elsewhere may not have it and would wait.
+    """
+    try:
+        found = load()
+    except DisttrainError as error:
+        if alone:
+            raise
+        late = error
+
+        def refuse() -> NoReturn:
+            raise late
+
+        return refuse
+    return lambda: found
+
+
+def with_resume_values(arguments: list[str]) -> list[str]:
+    """``--resume`` may stand alone; only the word ``auto`` right after it is its value.
+
+    >>> with_resume_values(["--resume", "auto", "a.yaml"]), with_resume_values(["--resume", "a.yaml"])
+    (['--resume=auto', 'a.yaml'], ['--resume=must', 'a.yaml'])
+    """
+    found: list[str] = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if word == "--resume":
+            found.append("--resume=must")
+        elif before == "--resume" and word == "auto":
+            found[-1] = "--resume=auto"
+        else:
+            found.append(word)
+    return found
+
+
+def resume_mode(word: str) -> Literal["no", "must", "auto"]:
+    """The value of ``--resume``.
+
+    Raises:
+        InputError: it is another word.
+    """
+    match word:
+        case "no" | "must" | "auto":
+            return word
+    raise InputError(f"--resume={word}: expected --resume or --resume auto")
+
+
+def check_command(word: str) -> None:
+    """Refuse a first word that is neither a command, nor an option, an override or a recipe file.
+
+    Raises:
+        InputError: with the command that was probably meant.
+    """
+    path = Path(word)
+    if word in COMMANDS or word.startswith("-") or "=" in word or path.suffix or path.exists() or len(path.parts) > 1:
+        return
+    close = get_close_matches(word, COMMANDS, 1)
+    hint = f"did you mean {close[0]}?" if close else f"expected {', '.join(COMMANDS)}, or a RECIPE.yaml to train"
+    raise InputError(f"there is no command {word!r}; {hint}")

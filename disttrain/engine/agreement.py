@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import pickle
+import socket
+import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from disttrain.errors import DisttrainError, RankError
+from disttrain.engine.blame import headline, own_place, short_trace
+from disttrain.errors import DisttrainError, RankError, UserCodeError
 
 if TYPE_CHECKING:
     from disttrain.engine.base import Engine
@@ -15,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Facts = Mapping[str, Mapping[str, Any]]
 _ABSENT = "(absent)"
+PATIENCE = 20.0
+"""Seconds that a rank which failed waits for the others to listen."""
 
 
 def require_agreement(engine: Engine, facts: Facts) -> None:
@@ -28,49 +36,120 @@ def require_agreement(engine: Engine, facts: Facts) -> None:
     if engine.world.size == 1:
         return
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).digest()
-    if len(set(engine.all_gather_object(digest))) == 1:
+    if len(set(_gather(engine, digest))) == 1:
         return
-    tables: list[Facts] = engine.all_gather_object({t: dict(keys) for t, keys in facts.items()})
+    tables: list[Facts] = _gather(engine, {t: dict(keys) for t, keys in facts.items()})
     lines = "\n".join(f"  {line}" for line in differences(tables))
     raise RankError(f"the ranks disagree:\n{lines}").on_all_ranks()
 
 
 def everyone(engine: Engine, action: Callable[[], T]) -> T:
-    """Run ``action`` on every rank; when it is refused on some, raise on all, saying on which ranks and why.
+    """The gate of set-up: run ``action`` on every rank; when it fails on some, raise on all.
 
-    For set-up work whose failure on one rank (a missing file, a package) must not leave the others waiting. Errors that
-    are not deliberate go through unchanged: they are bugs, and end the job by themselves.
+    What all ranks ran into alike is raised as it is, and said once; otherwise the message names the ranks. Gates may stand
+    inside gates, and ``action`` may hold collectives: a rank that fails says so in its next exchange of objects, and
+    whichever gate or :func:`require_agreement` the others have reached tells them. An exchange of tensors cannot, so it has
+    to come right after a gate.
+
+    Raises:
+        DisttrainError: on every rank. Of an exception that was not raised on purpose: :class:`UserCodeError` if it comes
+            from the user's own code, else :class:`RankError` with its traceback.
     """
-    result: T = _together(engine, action, range(engine.world.size))
+    result: T = _through_gate(engine, action, alone=False)
     return result
 
 
 def on_main(engine: Engine, action: Callable[[], T]) -> T:
-    """Run ``action`` on rank 0 alone and give all ranks its result (picklable), or its error."""
-    result = _together(engine, action, range(1))
+    """Run ``action`` on rank 0 alone and give all ranks its result (picklable), or its error; see :func:`everyone`."""
+    result = _through_gate(engine, action if engine.world.is_main else lambda: None, alone=True)
     value: T = engine.broadcast_object(result)
     return value
 
 
-def _together(engine: Engine, action: Callable[[], T], actors: range) -> Any:
-    failure: DisttrainError | None = None
-    result: T | None = None
-    if engine.world.rank in actors:
-        try:
-            result = action()
-        except DisttrainError as error:
-            failure = error
-    outcomes: list[DisttrainError | None] = engine.all_gather_object(failure)
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a rank sends in place of the object that the others expect. ``alone``: no other rank was to act."""
+
+    error: DisttrainError
+    host: str
+    alone: bool
+
+
+def _through_gate(engine: Engine, action: Callable[[], Any], *, alone: bool) -> Any:
+    try:
+        result = action()
+    except Exception as error:
+        if engine.lost_peer(error) or (isinstance(error, DisttrainError) and error.everywhere):
+            raise
+        _tell(engine, error, alone)
+    _gather(engine, None)
+    return result
+
+
+def _tell(engine: Engine, error: Exception, alone: bool) -> NoReturn:
+    """Let all ranks know of ``error``, and raise what they make of it.
+
+    If the others do not listen within ``PATIENCE`` seconds (they are gone, at work, or exchange tensors), this rank raises
+    its own error, and the end of it is what they notice.
+    """
+    mine = _deliberate(error)
+    answers: list[list[Any]] = []
+
+    def exchange() -> None:
+        with contextlib.suppress(Exception):  # a peer that is gone has nothing to say; ours is raised below
+            answers.append(engine.all_gather_object(_Failure(_portable(mine), socket.gethostname(), alone)))
+
+    farewell = threading.Thread(target=exchange, daemon=True)
+    farewell.start()
+    farewell.join(PATIENCE)
+    raise (_joint(engine, answers[0]) if answers else mine) from error.__cause__
+
+
+def _gather(engine: Engine, value: Any) -> list[Any]:
+    """Every rank's ``value``; raises on all ranks what a rank sends that has failed meanwhile."""
+    values = engine.all_gather_object(value)
+    if any(isinstance(found, _Failure) for found in values):
+        raise _joint(engine, values)
+    return values
+
+
+def _joint(engine: Engine, values: list[Any]) -> DisttrainError:
+    """One error for all ranks, of the class that the first of them had."""
+    failures = {rank: value for rank, value in enumerate(values) if isinstance(value, _Failure)}
+    first = failures[min(failures)]
     holders: dict[str, list[int]] = {}
-    for rank, outcome in enumerate(outcomes):
-        if outcome is not None:
-            holders.setdefault(str(outcome), []).append(rank)
-    if not holders:
-        return result
-    first = next(outcome for outcome in outcomes if outcome is not None)
-    alike = len(holders) == 1 and len(holders[str(first)]) == len(actors)
-    lines = [str(first)] if alike else [f"{_ranks(ranks)}: {message}" for message, ranks in holders.items()]
-    raise type(first)("\n".join(lines)).on_all_ranks()
+    for rank, failure in failures.items():
+        holders.setdefault(str(failure.error), []).append(rank)
+    if len(holders) == 1 and (first.alone or len(failures) == engine.world.size):
+        return first.error.on_all_ranks()
+    several = engine.world.local_size < engine.world.size
+    lines = []
+    for message, ranks in holders.items():
+        hosts = ", ".join(dict.fromkeys(failures[rank].host for rank in ranks))
+        lines.append(f"{_ranks(ranks)}{f' on {hosts}' if several else ''}: {message}")
+    return _plain(type(first.error))("\n".join(lines)).on_all_ranks()
+
+
+def _deliberate(error: Exception) -> DisttrainError:
+    if isinstance(error, DisttrainError):
+        return error
+    place = own_place(error)
+    text = f"{headline(error)}\n{short_trace(error)}"
+    return UserCodeError(f"{place}: {text}") if place else RankError(text)
+
+
+def _portable(error: DisttrainError) -> DisttrainError:
+    """``error`` as it can travel: with all it holds, or at least with its text and exit code."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # a class of somebody's own may hold anything, or ask for other arguments
+        return _plain(type(error))(str(error))
+    return error
+
+
+def _plain(kind: type[DisttrainError]) -> type[DisttrainError]:
+    """The nearest class of ours that is made from a text."""
+    return next(c for c in kind.__mro__ if c.__module__ == DisttrainError.__module__)
 
 
 def differences(ranks: list[Facts], at_most: int = 12) -> list[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from disttrain.errors import InputError
 
 LAUNCHERS = ("torchrun", "horovodrun", "mpirun", "srun", "none")
+TIMEOUT = "DISTTRAIN_TIMEOUT"
+DEFAULT_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,64 @@ def read_launch(env: Mapping[str, str] = os.environ) -> Launch:
     if launch.launcher == "torchrun":
         _check_rendezvous(env, launch)
     return launch
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The torchrun job that started this process; the same for all its starts of the ranks, and for no other job.
+
+    Attributes:
+        name: its rendezvous id and the torchrun process of this machine, which outlives the ranks. An id alone is not enough:
+            people give the same one to every job.
+        key: of its directory: the id, or where that is torchrun's default, ``name``.
+        restarts: whether it may start the ranks again after a failure.
+    """
+
+    name: str
+    key: str
+    restarts: bool
+
+    @property
+    def short(self) -> str:
+        """``key``, fit for the name of a directory."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:8]
+
+
+def read_job(env: Mapping[str, str] = os.environ) -> Job | None:
+    """torchrun's job; None where something else started this process."""
+    run_id = env.get("TORCHELASTIC_RUN_ID")
+    if not run_id:
+        return None
+    name = f"{run_id} {socket.gethostname()} {os.getppid()} {_started(os.getppid())}"
+    restarts = env.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    return Job(name, name if run_id == "none" else run_id, restarts)
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since the machine did, so that a number that is given again is told apart."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):  # no such file outside Linux: the number alone has to do
+        return ""
+
+
+def time_limit(seconds: float | None = None, env: Mapping[str, str] = os.environ) -> float | None:
+    """How long ranks may wait for each other: ``seconds``, else ``DISTTRAIN_TIMEOUT``, else None: nobody says.
+
+    Raises:
+        InputError: it is no positive number of seconds.
+    """
+    text = env.get(TIMEOUT)
+    if seconds is None and text is None:
+        return None
+    try:
+        found = float(text or "") if seconds is None else seconds
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= 10**6:
+        given = f"{TIMEOUT}={text!r}" if seconds is None else f"--timeout {seconds:g}"
+        raise InputError(f"{given}: expected seconds, from 1 to 1000000")
+    return found
 
 
 def integer(env: Mapping[str, str], name: str, low: int, high: int | None = None) -> int:

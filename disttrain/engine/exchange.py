@@ -37,6 +37,10 @@ def check_exchange(exchange: Exchange, engine: str, ranks: int) -> None:
         InputError: the combination does not exist; the message says which do.
     """
     if ranks == 1:
+        if exchange.reduction == "adasum":
+            raise InputError(
+                "communication.reduction adasum combines the gradients of ranks, and there is one: start more, or set mean"
+            )
         return
     if exchange.compression in ("bf16", "powersgd") and engine == "horovod":
         raise InputError(

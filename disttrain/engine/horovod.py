@@ -10,6 +10,7 @@ own fusion is switched off (``HOROVOD_FUSION_THRESHOLD=0``) unless the user sets
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -28,11 +29,22 @@ from disttrain.engine.world import World
 from disttrain.errors import InputError, RankError
 
 
+def limits(seconds: int) -> dict[str, str]:
+    """Horovod's variables for a limit: Gloo's connections, and a tensor that not all ranks have submitted. Its warning of the
+    latter has to come earlier, or the limit would be ignored."""
+    return {
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(seconds),
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(min(60, max(seconds // 2, 1))),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(max(seconds, 2)),
+    }
+
+
 class HorovodEngine(Engine):
     """Joins Horovod's job.
 
     Args:
         world: who this rank is; must agree with what Horovod finds.
+        timeout_seconds: how long ranks may wait for each other; None: as Horovod's own variables say.
 
     Raises:
         InputError: Horovod is not installed, or this launcher cannot start it.
@@ -41,13 +53,15 @@ class HorovodEngine(Engine):
 
     name = "horovod"
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, timeout_seconds: float | None = None) -> None:
         if world.launcher == "torchrun" and world.size > 1:
             raise InputError(
                 "engine horovod under torchrun: Horovod's ranks are started by horovodrun or mpirun "
                 "(see launch/horovodrun.sh), or use --engine ddp"
             )
         os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+        if timeout_seconds is not None:
+            os.environ.update(limits(math.ceil(timeout_seconds)))
         try:
             import horovod.torch as hvd
         except ImportError as error:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 
 from disttrain.engine.base import Engine
+from disttrain.engine.environment import DEFAULT_TIMEOUT, time_limit
 from disttrain.engine.world import World
 from disttrain.errors import InputError
 
@@ -35,9 +36,12 @@ def choose_engine(request: str, world: World) -> str:
     return "ddp" if meets or not _installed("horovod") else "horovod"
 
 
-def make_engine(request: str, world: World, *, timeout_seconds: float = 600.0) -> Engine:
-    """The engine for ``request``; joins the job. Heavy imports happen here and only for the engine that is used."""
-    name = choose_engine(request, world)
+def make_engine(request: str, world: World, *, timeout_seconds: float | None = None) -> Engine:
+    """The engine for ``request``; joins the job. Heavy imports happen here and only for the engine that is used.
+
+    ``timeout_seconds``: see :func:`init`.
+    """
+    name, limit = choose_engine(request, world), time_limit(timeout_seconds)
     if name == "local":
         from disttrain.engine.local import LocalEngine
 
@@ -45,23 +49,24 @@ def make_engine(request: str, world: World, *, timeout_seconds: float = 600.0) -
     if name == "horovod":
         from disttrain.engine.horovod import HorovodEngine
 
-        return HorovodEngine(world)
+        return HorovodEngine(world, timeout_seconds=limit)
     from disttrain.engine.ddp import DDPEngine
 
-    return DDPEngine(world, timeout_seconds=timeout_seconds)
+    return DDPEngine(world, timeout_seconds=limit or DEFAULT_TIMEOUT)
 
 
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def init(engine: str = "auto", *, device: str = "auto", timeout_seconds: float = 600.0) -> Engine:
+def init(engine: str = "auto", *, device: str = "auto", timeout_seconds: float | None = None) -> Engine:
     """Join the job this process was started in, and return its engine; use it as a context manager.
 
     Args:
         engine: ``auto``, ``ddp``, ``horovod`` or ``local``; see :func:`choose_engine`.
         device: ``auto`` (CUDA where there is any, else CPU), ``cpu`` or ``cuda``; one GPU per rank, by local rank.
-        timeout_seconds: how long a DDP collective waits for a peer before it fails.
+        timeout_seconds: how long ranks wait for each other, when they meet and in a collective, before they fail; None:
+            the environment's ``DISTTRAIN_TIMEOUT``, or else 600 (in Horovod over Gloo its own limits hold then).
 
     Raises:
         InputError: the environment, the engine or the device does not work; the message says what to do.

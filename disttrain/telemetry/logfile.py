@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -42,9 +44,12 @@ def open_log(run_dir: Path, rank: int) -> Callable[[], None]:
     path = run_dir / "log" / f"rank-{rank}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Python opens through a symbolic link, which might lead to anybody's file.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from error
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"{path}: cannot be opened for writing: {reason}") from error
     handler.setLevel(logging.INFO)
     handler.setFormatter(_UtcFormatter(f"%(asctime)s rank {rank} %(levelname)s %(message)s"))
     return _attach(handler)

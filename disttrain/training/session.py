@@ -5,48 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from disttrain.checkpoint import run_lock
-from disttrain.config import Recipe
-from disttrain.engine.agreement import on_main
+from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
+from disttrain.errors import DisttrainError, InputError
 from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
 from disttrain.training.loop import train
 from disttrain.training.persist import read, restore
-from disttrain.training.rundir import (
-    METRICS,
-    new_run_dir,
-    old_run_dir,
-    recipe_to_resume,
-    with_parts,
-    write_recipe,
-)
+from disttrain.training.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
+from disttrain.training.settle import Request, settle
 from disttrain.training.state import Run
 from disttrain.training.stop import StopRequest
 
 log = logging.getLogger("disttrain")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the user asked for.
-
-    Attributes:
-        recipe: the recipe given on the command line; None with ``resume``: the one saved with the run.
-        overrides: to apply to a saved recipe.
-        resume: continue an existing run.
-        run_dir: where; None: a new directory below ``runs/``, or the newest one there.
-    """
-
-    recipe: Recipe | None
-    overrides: list[str]
-    resume: bool
-    run_dir: Path | None
 
 
 def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str, Any]:
@@ -55,46 +31,60 @@ def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str
     Raises:
         DisttrainError: see :mod:`disttrain.errors`; the run directory holds the details.
     """
-    main = engine.world.is_main
     with ExitStack() as leave:
-        run_dir, recipe = on_main(engine, lambda: settle(request, engine.world.size))
-        if main:
-            leave.enter_context(run_lock(run_dir))
+        if engine.world.is_main:
             leave.callback(echo_warnings())
-        leave.callback(open_log(run_dir, engine.world.rank))
-        log.info(
-            "rank %d of %d on %s, engine %s",
-            engine.world.rank,
-            engine.world.size,
-            engine.world.device,
-            engine.name,
-        )
-        checkpoint, refused = read(engine, run_dir) if request.resume else (None, [])
-        for reason in refused:
-            log.warning("checkpoint passed over: %s", reason)
-        run = build_run(recipe, engine)
-        if request.resume:
-            restore(run, checkpoint)
-        if main and run.plan.rank_dependent:
-            log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
-        sink = open_sink(run, run_dir) if main else NullSink()
-        leave.callback(sink.close)
-        if main:
-            write_recipe(run_dir, recipe)
+        run, run_dir, sink = everyone(engine, lambda: set_up(request, engine, leave))
         return measured(run, run_dir, sink, stop)
 
 
-def settle(request: Request, world_size: int) -> tuple[Path, Recipe]:
-    """On rank 0: the run directory and the final recipe."""
-    if request.resume:
-        name = request.recipe.name if request.recipe is not None else None
-        run_dir = old_run_dir(request.run_dir, name)
-        return run_dir, recipe_to_resume(run_dir, request.recipe, request.overrides)
-    assert request.recipe is not None
-    recipe = request.recipe
-    if recipe.data.order == "partition" and recipe.data.parts is None:
-        recipe = with_parts(recipe, world_size)
-    return new_run_dir(request.run_dir, recipe.name or "run"), recipe
+def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Path, Sink]:
+    """All that comes before the first update. A new run's directory appears when nothing else can be refused any more."""
+    place = on_main(engine, lambda: settle(request, engine.world.size))
+    if place.goes_on:  # nobody else may write or delete what is read now
+        on_main(engine, lambda: leave.enter_context(run_lock(place.path)))
+    checkpoint, refused = read(engine, place.path) if place.goes_on else (None, [])
+    run = build_run(place.recipe, engine)
+    if place.goes_on:
+        restore(run, checkpoint)
+    made = on_main(engine, lambda: take(request, place, leave))
+    try:
+        sink = everyone(engine, lambda: open_outlets(run, place, leave))
+    except DisttrainError:
+        if made and engine.world.is_main:
+            leave_place(place.path)
+        raise
+    for reason in refused:
+        log.warning("checkpoint passed over: %s", reason)
+    if place.lost and engine.world.is_main:
+        log.warning("%s: ended in update %d before its first checkpoint: begins anew", place.path, place.lost)
+    return run, place.path, sink
+
+
+def take(request: Request, place: Place, leave: ExitStack) -> bool:
+    """On rank 0: the directory is this job's from now on. Returns whether it was made here."""
+    made = make_place(place.path)
+    if not place.goes_on:
+        leave.enter_context(run_lock(place.path))
+        if has_checkpoints(place.path):
+            raise InputError(f"{place.path}: another job has begun a run there meanwhile")
+    note_job(place.path, request.job)
+    return made
+
+
+def open_outlets(run: Run, place: Place, leave: ExitStack) -> Sink:
+    """This rank's log file; on rank 0 the recipe, the metrics file, TensorBoard and the terminal too."""
+    world = run.engine.world
+    leave.callback(open_log(place.path, world.rank))
+    log.info("rank %d of %d on %s, engine %s", world.rank, world.size, world.device, run.engine.name)
+    if not world.is_main:
+        return NullSink()
+    if run.plan.rank_dependent:
+        log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
+    write_recipe(place.path, place.recipe)
+    sink = open_sink(run, place.path)
+    leave.callback(sink.close)
+    return sink
 
 
 def open_sink(run: Run, run_dir: Path) -> Sink:

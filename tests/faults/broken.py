@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ class Breaking(Digits):
     Args:
         rank: who fails.
         at: the call of ``losses`` that fails, from 1.
-        how: ``raise``, ``nan`` (a loss that is not a number), or ``exit`` (leave with code 0).
+        how: ``raise``, ``nan`` (a loss that is not a number), ``exit`` (leave with code 0), or ``kill`` (SIGKILL, in the first
+            of torchrun's attempts only).
     """
 
     def __init__(self, rank: int, at: int, how: str = "raise", label_smoothing: float = 0.0) -> None:
@@ -34,6 +36,10 @@ class Breaking(Digits):
             return losses
         if self.how == "nan":
             return losses * float("nan")
+        if self.how == "kill":
+            if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return losses
         if self.how == "exit":
             os._exit(0)
         raise ValueError(f"planted in call {self.at}")
@@ -49,3 +55,12 @@ class Different(Digits):
             train.gather(np.arange(1))  # the tensors themselves are changed below, not a copy
             train.tensors[0][0, 0, 0, 0] += 1
         return train, test
+
+
+class Unmade(Digits):
+    """Digits whose constructor fails, on all ranks or on one."""
+
+    def __init__(self, on: int = -1, label_smoothing: float = 0.0) -> None:
+        super().__init__(label_smoothing)
+        if on in (-1, read_launch().rank):
+            raise KeyError("no such column")

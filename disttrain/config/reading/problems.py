@@ -53,6 +53,10 @@ class RecipeError(InputError):
             lines.append(f"... and {len(self.problems) - MAX_SHOWN:,} more mistakes")
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[list[Problem]]]:
+        """Travels between ranks with its problems; by default it would be made again from its text."""
+        return type(self), (self.problems,)
+
 
 def shown(value: Any) -> str:
     """A value as it may stand in a message: short, on one line, without characters that steer a terminal.
