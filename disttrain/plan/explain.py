@@ -60,11 +60,11 @@ def _batch(recipe: Recipe, plan: StepPlan) -> list[Line]:
     growth = batch.growth
     if growth is not None:
         size = f"{plan.global_batch:,} growing to {plan.largest_batch:,} samples"
-        why = {
-            "instead_of_decay": f"grows where the learning rate would decay, up to {plan.largest_batch:,}; then that decays",
-            "linear": "batch.growth: along a straight line of samples seen",
-            "stages": "batch.growth: in stages of samples seen",
-        }[growth.kind]
+        if growth.kind == "instead_of_decay":
+            why = f"grows where the learning rate would decay, and keeps {growth.keep} as it would have been without growth"
+        else:
+            along = {"linear": "along a straight line", "stages": "in stages"}[growth.kind]
+            why = f"batch.growth: {along} of samples seen"
     lines = [
         ("global batch", size, why),
         ("share of a rank", str(low) if low == high else f"{low} to {high}", shares),
