@@ -133,7 +133,8 @@ def test_growth_keeps_rate_over_a_power_of_the_batch(batch: int, factor: int, ki
     assert batch <= size(s) <= batch * factor
     assert size(s) <= size(s + 500)
     assert rate(s) / size(s) ** power == pytest.approx(decay(s) / batch**power, rel=1e-12, abs=1e-15)
-    if size(s) < batch * factor:  # below the cap, but for rounding: constant under the first law, sqrt(decay) under the second
+    # Below the cap, and but for rounding: constant under the first law, the root of the decay under the second.
+    if size(s) < batch * factor:
         expected = 0.4 * (decay(s) / 0.4) ** (1 - power)
         assert expected * (1 - 2 / batch) <= rate(s) <= expected * (1 + 1e-6)
 
