@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from disttrain.cli.options import Device, Engine, RunDir
+from disttrain.cli.options import Device, Engine, RunDir, Trust
 
 
-def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") -> None:
+def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto", trust: Trust = False) -> None:
     """Evaluate the newest valid checkpoint of a run on its test set, on any number of ranks."""
     from disttrain.engine.environment import read_launch
     from disttrain.errors import NoCheckpointError
@@ -15,15 +15,15 @@ def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto") 
         raise NoCheckpointError(f"{run_dir} holds no run: recipe.yaml is missing")
 
     from disttrain.cli.job import job
-    from disttrain.config import load_recipe
     from disttrain.engine.agreement import on_main
     from disttrain.telemetry import print_summary
     from disttrain.training.build import build_model
     from disttrain.training.evaluate import evaluate as evaluate_run
     from disttrain.training.persist import read, restore_weights
+    from disttrain.training.rundir import recipe_to_resume
 
     with job(launch, engine, device) as (joined, _):
-        recipe = on_main(joined, lambda: load_recipe(run_dir / "recipe.yaml"))
+        recipe = on_main(joined, lambda: recipe_to_resume(run_dir, None, [], trust=trust))
         checkpoint, refused = read(joined, run_dir)
         ready = build_model(recipe, joined)
         restore_weights(ready, checkpoint, averaged=True)

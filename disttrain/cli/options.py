@@ -14,6 +14,9 @@ Engine = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is any), cpu or cuda.", metavar="NAME")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN_DIR")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code outside disttrain that the recipe in the run directory names.")
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from disttrain.cli.options import Device, Engine, Words, recipe_and_overrides
+from disttrain.cli.options import Device, Engine, Trust, Words, recipe_and_overrides
 
 
 def train(
@@ -18,6 +18,7 @@ def train(
     ] = None,
     engine: Engine = "auto",
     device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """Train a recipe; without one, the built-in default on data that comes with the installation."""
     from disttrain.config import load_recipe
@@ -34,6 +35,6 @@ def train(
     from disttrain.training.session import Request, run_session
 
     with job(launch, engine, device) as (joined, stop):
-        summary = run_session(Request(recipe, overrides if from_run else [], resume, run_dir), joined, stop)
+        summary = run_session(Request(recipe, overrides if from_run else [], resume, run_dir, trust), joined, stop)
         if joined.world.is_main:
             print_summary(summary, framed=joined.world.owns_terminal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences
+from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences, require_consent
 from disttrain.errors import InputError, NoCheckpointError
 
 RUNS = Path("runs")
@@ -50,16 +50,21 @@ def write_recipe(run_dir: Path, recipe: Recipe) -> None:
     (run_dir / RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
 
 
-def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str]) -> Recipe:
+def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str], *, trust: bool = False) -> Recipe:
     """The saved recipe with ``overrides``, or ``given`` if it is the same training run.
 
     What only says how the run is executed (micro-batch, checkpoints, logging, workers) and how long it goes on may differ.
 
+    Args:
+        trust: whether the saved recipe may have objects outside disttrain made; ``given`` may.
+
     Raises:
-        InputError: ``given`` is another run; the message names each difference.
+        InputError: ``given`` is another run, and the message names each difference; or there is no consent.
     """
     saved = load_recipe(run_dir / RECIPE)
     wanted = given if given is not None else load_recipe(run_dir / RECIPE, overrides)
+    if given is None and not trust:
+        require_consent(wanted, run_dir / RECIPE)
     if wanted.data.order == "partition" and wanted.data.parts is None:
         wanted = with_parts(wanted, saved.data.parts)
     if different := recipe_differences(saved, wanted):

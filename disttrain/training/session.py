@@ -41,12 +41,14 @@ class Request:
         overrides: to apply to a saved recipe.
         resume: continue an existing run.
         run_dir: where; None: a new directory below ``runs/``, or the newest one there.
+        trust: whether a saved recipe may have objects outside disttrain made.
     """
 
     recipe: Recipe | None
     overrides: list[str]
     resume: bool
     run_dir: Path | None
+    trust: bool = False
 
 
 def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def settle(request: Request, world_size: int) -> tuple[Path, Recipe]:
     if request.resume:
         name = request.recipe.name if request.recipe is not None else None
         run_dir = old_run_dir(request.run_dir, name)
-        return run_dir, recipe_to_resume(run_dir, request.recipe, request.overrides)
+        return run_dir, recipe_to_resume(run_dir, request.recipe, request.overrides, trust=request.trust)
     assert request.recipe is not None
     recipe = request.recipe
     if recipe.data.order == "partition" and recipe.data.parts is None:
