@@ -53,6 +53,7 @@ def train(law: str, rate: float, seed: int, epochs: int, task: str, directory: P
         f"optimizer={{name: lamb, lr: {rate}, betas: [0.9, 0.98]}}",
         "schedule={warmup: {epochs: 1}, decay: {kind: exponential, end: 0.005}}",
         f"epochs={epochs}",
+        "data={workers: 0}",
         "evaluate.epochs=100000",
         f"seed={seed}",
     ]

@@ -31,16 +31,18 @@ def stated_sizes(recipe: Recipe) -> Sizes:
     """The sizes of the sets; where the data is not at hand, what the recipe's ``data`` section states.
 
     Raises:
-        DataError: the data cannot be read, and the recipe does not state both sizes.
+        DataError: the data cannot be read, and the recipe does not state both sizes; the message says how to.
         InputError: the recipe states other sizes.
     """
     task = make_task(recipe)
     train, test = recipe.data.train_samples, recipe.data.test_samples
     try:
         return checked_sizes(recipe, task)
-    except DataError:
+    except DataError as error:
         if train is None or test is None:
-            raise
+            raise DataError(
+                f"{error}. To see the plan without the data: data.train_samples=N data.test_samples=N"
+            ) from error
         return Sizes(train, test)
 
 
