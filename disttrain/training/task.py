@@ -5,7 +5,7 @@ from __future__ import annotations
 from disttrain.config import Recipe
 from disttrain.data.mix import MixSettings
 from disttrain.errors import DataError, InputError
-from disttrain.tasks.base import Sizes, Task
+from disttrain.tasks.base import Sizes, Task, unknown_metric
 from disttrain.tasks.build import build_task
 from disttrain.tasks.classification import Classification
 
@@ -14,10 +14,13 @@ def make_task(recipe: Recipe) -> Task:
     """The recipe's task, its data not yet read.
 
     Raises:
-        InputError: it cannot be made, or its samples cannot be mixed.
+        InputError: it cannot be made, its samples cannot be mixed, or it has no such metric to stop early by.
     """
     loss = recipe.loss
     task = build_task(recipe.task.model_dump(), seed=recipe.seed, label_smoothing=loss.label_smoothing)
+    early = recipe.early_stopping
+    if early is not None and task.metric_names and early.metric not in task.metric_names:
+        raise unknown_metric(early.metric, recipe.task.name, task.metric_names)
     if loss.mixup or loss.cutmix:
         if not isinstance(task, Classification):
             raise InputError(
