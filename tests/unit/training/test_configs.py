@@ -14,10 +14,10 @@ from disttrain.engine.world import World
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import resolve_plan
 from disttrain.telemetry import NullSink
-from disttrain.training.build import build_run
+from disttrain.training.build import build_run, facts_of
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
-from disttrain.training.task import stated_sizes
+from disttrain.training.task import make_task, stated_sizes
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 EVERY = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -42,10 +42,12 @@ def test_the_recipes_are_all_there() -> None:
 def test_recipes_resolve(name: str) -> None:
     recipe = load_recipe(CONFIGS / name, overrides(name))
     sizes = stated_sizes(recipe)
-    # A ghost is never split, so a recipe says by its first batch how many ranks there can be: at least 8.
-    ghosts = (recipe.batch.global_ or 0) // getattr(recipe.model, "ghost_size", 1)
-    clusters = (1, 8, 64) if getattr(recipe.model, "norm", None) != "ghost_batch" or ghosts >= 64 else (1, 8)
-    plans = [resolve_plan(recipe, sizes.train, sizes.test, ranks) for ranks in clusters]
+    facts = facts_of(recipe, make_task(recipe))
+    # A ghost is never split, so there can be as many ranks as ghosts in the first batch.
+    most = 64 if facts.ghost_size == 1 else (recipe.batch.global_ or 0) // facts.ghost_size
+    clusters = [ranks for ranks in (1, 8, 64) if ranks <= most]
+    assert len(clusters) > 1
+    plans = [resolve_plan(recipe, sizes.train, sizes.test, ranks, facts) for ranks in clusters]
     for plan in plans:
         assert all(value and why for _, value, why in explain(recipe, plan))
     # The cluster executes; it does not change what is trained.
@@ -56,9 +58,7 @@ def test_recipes_resolve(name: str) -> None:
 def test_recipes_that_are_compared_do_not_depend_on_the_ranks(name: str) -> None:
     """Batch norm of each rank's own samples would make another recipe of each number of ranks."""
     recipe = load_recipe(CONFIGS / name, overrides(name))
-    invariant = recipe.batch_norm is not None and recipe.batch_norm.kind in ("ghost", "sync")
-    assert invariant or getattr(recipe.model, "norm", "layer") != "batch"
-    assert getattr(recipe.model, "dropout", 0.0) == 0.0
+    assert facts_of(recipe, make_task(recipe)).rank_dependent == ()
 
 
 @pytest.mark.parametrize("name", SMALL)
