@@ -140,7 +140,7 @@ def test_growth_keeps_rate_over_a_power_of_the_batch(batch: int, factor: int, ki
 
 
 def test_seesaw_halves() -> None:
-    """Meterez et al. 2025, section 1: where the decay halves the rate, times 1 / sqrt(2), and twice the batch."""
+    """Meterez et al. 2025, abstract: where the decay halves the rate, times 1 / sqrt(2), and twice the batch."""
     halving = schedules.multi_step(0.8, [100, 200, 300, 400], gamma=0.5)
     size, rate = schedules.grow_instead_of_decay(halving, 64, 512, power=0.5)
     assert [size(s) for s in (0, 100, 200, 300)] == [64, 128, 256, 512]
