@@ -72,7 +72,7 @@ def grow_instead_of_decay(
     Args:
         decay: a learning rate that never rises.
         batch: the global batch at the start.
-        max_batch: the cap. Smith et al.'s rule of thumb is a tenth of the train set, Seesaw's the critical batch size.
+        max_batch: the cap. Smith et al.'s rule of thumb is a tenth of the train set.
         power: of the batch, in what is kept.
 
     Returns:

@@ -45,6 +45,11 @@ class Task(ABC):
     static_graph = False
     default_model: tuple[str, Mapping[str, Any]] = ("mlp", {})
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "summarise" in vars(cls) and "metric_names" not in vars(cls):
+            cls.metric_names = ()  # the inherited names are those of the inherited summarise()
+
     @abstractmethod
     def sizes(self) -> Sizes:
         """Samples of the train and the test set; cheap, for ``disttrain show``."""

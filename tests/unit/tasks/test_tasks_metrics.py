@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from disttrain.config import load_recipe
@@ -39,6 +41,21 @@ class Undeclared(Classification):
     metric_names = ()
     num_classes = 2
     load = None  # type: ignore[assignment]
+
+
+class OtherMetrics(Classification):
+    """Gives other metrics than the class it inherits from, and does not declare them."""
+
+    metric = "f1"
+
+    def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
+        return {"loss": 1.0, "f1": 0.5}
+
+
+def test_names_are_inherited_only_together_with_what_gives_them() -> None:
+    assert OtherMetrics.metric_names == ()
+    assert Undeclared.metric_names == ()
+    assert type("Same", (Classification,), {}).metric_names == Classification.metric_names
 
 
 def undeclared() -> Task:
