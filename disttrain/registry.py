@@ -23,8 +23,13 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
             directory are found, however the program was started.
         builtins: short name -> ``pkg.mod:Object``.
 
+    A name is taken for what it says: it does not lead on into another package that the module happens to import
+    (``own.tasks:os.system``), nor to names with two underscores. Whether the object may be made at all is asked before, of
+    the recipe (:mod:`disttrain.config.reading.trust`).
+
     Raises:
-        InputError: no such name, module or object, or the module fails while it is imported; the message says which.
+        InputError: no such name, module or object, the module fails while it is imported, or the name leads elsewhere; the
+            message says which.
     """
     if ":" not in spec:
         if spec not in builtins:
@@ -35,11 +40,18 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
     parts = attribute.split(".")
     if not all(part.isidentifier() for part in (*module_name.split("."), *parts)):
         raise InputError(f"{spec!r} is no name of an object; expected pkg.mod:Object")
+    if hidden := next((part for part in parts if part.startswith("__")), None):
+        raise InputError(f"{spec!r} reaches behind the object by {hidden!r}")
     found: Any = _module(spec, module_name)
-    for part in parts:
+    for place, part in enumerate(parts):
         if not hasattr(found, part):
             raise InputError(f"{spec!r}: {module_name} has no {attribute!r}{_hint(part, dir(found))}")
         found = getattr(found, part)
+        if isinstance(found, ModuleType) and found.__name__.partition(".")[0] != module_name.partition(".")[0]:
+            there = f"{found.__name__}:{'.'.join(parts[place + 1 :]) or 'Object'}"
+            raise InputError(
+                f"{spec!r}: {module_name} only imports {part}; name the object where it is defined, {there}"
+            )
     return found
 
 

@@ -37,6 +37,7 @@ class Friedman(Task):
     """
 
     metric = "rmse"  # decides which checkpoint is the best
+    metric_names = ("loss", "rmse")  # what summarise() gives
     items_per_sample = 1  # one loss for each sample
     static_graph = True  # every step uses all parameters in the same way
     default_model = ("mlp", {"hidden": [64, 64]})  # when the recipe names none

@@ -16,16 +16,9 @@ Finding = tuple[str, str, str]
 
 def doctor() -> None:
     """List torch, its backends, Horovod and its controllers, MPI, devices and ports, and what to do about what is missing."""
-    from rich.table import Table
+    from disttrain.cli.console import print_table
 
-    from disttrain.cli.console import console
-
-    table = Table(title="disttrain doctor", title_justify="left")
-    for heading in ("what", "state", "what to do"):
-        table.add_column(heading, overflow="fold")
-    for finding in findings():
-        table.add_row(*finding)
-    console().print(table)
+    print_table("disttrain doctor", ("what", "state", "what to do"), findings())
 
 
 def findings() -> Iterator[Finding]:

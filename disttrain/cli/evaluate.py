@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from disttrain.cli.options import Device, Engine, RunDir, Timeout, early
+from disttrain.cli.options import Device, Engine, RunDir, Timeout, Trust, early
 
 
-def evaluate(run_dir: RunDir, engine: Engine = "auto", device: Device = "auto", timeout: Timeout = None) -> None:
+def evaluate(
+    run_dir: RunDir, engine: Engine = "auto", device: Device = "auto", timeout: Timeout = None, trust: Trust = False
+) -> None:
     """Evaluate the newest valid checkpoint of a run on its test set, on any number of ranks."""
-    from disttrain.config import Recipe, load_recipe
+    from disttrain.config import Recipe, load_recipe, require_consent
     from disttrain.engine.environment import read_launch, time_limit
     from disttrain.errors import NoCheckpointError
 
     def saved() -> Recipe:
         if not (run_dir / "recipe.yaml").is_file():
             raise NoCheckpointError(f"{run_dir} holds no run: recipe.yaml is missing")
-        return load_recipe(run_dir / "recipe.yaml")
+        recipe = load_recipe(run_dir / "recipe.yaml")
+        if not trust:
+            require_consent(recipe, run_dir / "recipe.yaml")
+        return recipe
 
     launch, limit = read_launch(), time_limit(timeout)
     given = early(saved, alone=launch.size == launch.local_size)

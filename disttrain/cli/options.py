@@ -26,6 +26,9 @@ Timeout = Annotated[
     ),
 ]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN_DIR")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code outside disttrain that the recipe in the run directory names.")
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(

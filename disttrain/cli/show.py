@@ -21,9 +21,7 @@ def show(
     if world_size < 1:
         raise InputError(f"--world-size {world_size}: expected at least 1")
 
-    from rich.table import Table
-
-    from disttrain.cli.console import console
+    from disttrain.cli.console import print_table
     from disttrain.methods.model import facts_of
     from disttrain.plan.explain import explain
     from disttrain.plan.plan import resolve_plan
@@ -31,9 +29,5 @@ def show(
 
     sizes = stated_sizes(recipe)
     plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, facts_of(recipe, make_task(recipe)))
-    table = Table(title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left")
-    for heading in ("what", "value", "why"):
-        table.add_column(heading, overflow="fold")
-    for line in explain(recipe, plan):
-        table.add_row(*line)
-    console().print(table)
+    title = f"{recipe.name or 'the default recipe'} on {world_size} rank{'s' if world_size > 1 else ''}"
+    print_table(title, ("what", "value", "why"), explain(recipe, plan))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from disttrain.cli.options import Device, Engine, Timeout, Words, early, recipe_and_overrides, resume_mode
+from disttrain.cli.options import Device, Engine, Timeout, Trust, Words, early, recipe_and_overrides, resume_mode
 
 Resume = Annotated[
     str,
@@ -32,6 +32,7 @@ def train(
     engine: Engine = "auto",
     device: Device = "auto",
     timeout: Timeout = None,
+    trust: Trust = False,
 ) -> None:
     """Train a recipe; without one, the built-in default on data that comes with the installation."""
     from disttrain.config import load_recipe
@@ -51,7 +52,7 @@ def train(
     from disttrain.training.settle import Request
 
     with job(launch, engine, device, limit) as (joined, stop):
-        request = Request(everyone(joined, given), overrides if from_run else [], mode, run_dir, read_job())
+        request = Request(everyone(joined, given), overrides if from_run else [], mode, run_dir, read_job(), trust)
         summary = run_session(request, joined, stop)
         if joined.world.is_main:
             print_summary(summary, framed=joined.world.owns_terminal)

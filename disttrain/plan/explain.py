@@ -46,11 +46,11 @@ def _batch(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
         why = f"weak scaling: {batch.per_rank} per rank x {batch.accumulation} x {plan.world_size} ranks"
     if batch.growth is not None:
         size = f"{plan.global_batch:,} growing to {plan.largest_batch:,} samples"
-        why = {
-            "instead_of_decay": f"grows where the learning rate would decay, up to {plan.largest_batch:,}; then that decays",
-            "linear": "batch.growth: along a straight line of samples seen",
-            "stages": "batch.growth: in stages of samples seen",
-        }[batch.growth.kind]
+        if batch.growth.kind == "instead_of_decay":
+            why = f"grows where the learning rate would decay, and keeps {batch.growth.keep} as it would have been without growth"
+        else:
+            along = {"linear": "along a straight line", "stages": "in stages"}[batch.growth.kind]
+            why = f"batch.growth: {along} of samples seen"
     yield "global batch", size, why
     uneven = "" if low == high else " does not divide; sums over the global count stay exact"
     share = str(low) if low == high else f"{low} to {high}"

@@ -11,6 +11,7 @@ from disttrain.plan.lengths import Duration, EpochLength
 from disttrain.schedules import Schedule
 
 BatchSchedule = Callable[[int], int]
+_POWERS = {"lr_over_batch": 1.0, "lr_over_sqrt_batch": 0.5}
 _FALLING = ("linear", "cosine", "polynomial", "exponential", "step", "multistep")
 
 
@@ -62,7 +63,9 @@ def instead_of_decay(
         )
     if most < batch:
         raise InputError(f"batch.growth.max is {most}, smaller than batch.global {batch}; a batch only grows")
-    grown, left = schedules.grow_instead_of_decay(decay, batch, most)
+    assert recipe.batch.growth is not None
+    assert recipe.batch.growth.kind == "instead_of_decay"
+    grown, left = schedules.grow_instead_of_decay(decay, batch, most, _POWERS[recipe.batch.growth.keep])
     return (lambda s: batch if s < warmup else grown(s - warmup)), left
 
 

@@ -54,16 +54,23 @@ def linear_batch(start: int, end: int, samples: float, multiple_of: int = 1) -> 
     return batch
 
 
-def grow_instead_of_decay(decay: Schedule, batch: int, max_batch: int) -> tuple[BatchSchedule, Schedule]:
-    """Grow the batch where the learning rate would have fallen (Smith et al. 2018, arXiv:1711.00489, section 4): the
-    noise scale of SGD, learning rate over batch, then falls as ``decay`` says. Beyond ``max_batch`` the learning rate
-    does the rest. At all times ``lr(s) / batch(s) == decay(s) / batch``, exactly: what rounding the batch leaves over
-    goes into the learning rate.
+def grow_instead_of_decay(
+    decay: Schedule, batch: int, max_batch: int, power: float = 1.0
+) -> tuple[BatchSchedule, Schedule]:
+    """Grow the batch where the learning rate would have fallen, as much as it would have fallen. Beyond ``max_batch`` the
+    learning rate does the rest. At all times ``lr(s) / batch(s) ** power == decay(s) / batch ** power``, exactly: what
+    rounding the batch leaves over goes into the learning rate.
+
+    With ``power`` 1 the noise scale of SGD, learning rate over batch, falls as ``decay`` says, and the learning rate stays
+    where it is (Smith et al. 2018, arXiv:1711.00489, section 4). With 1/2 the same holds of normalized SGD, the stand-in for
+    Adam in Seesaw (Meterez et al. 2025, arXiv:2510.14717): where ``decay`` halves the learning rate, the batch is doubled and
+    the learning rate multiplied by ``1 / sqrt(2)``.
 
     Args:
         decay: a learning rate that never rises.
         batch: the global batch at the start.
-        max_batch: the cap. The paper's rule of thumb is a tenth of the train set.
+        max_batch: the cap. Smith et al.'s rule of thumb is a tenth of the train set.
+        power: of the batch, in what is kept.
 
     Returns:
         The batch schedule and what remains of the learning rate schedule.
@@ -85,4 +92,4 @@ def grow_instead_of_decay(decay: Schedule, batch: int, max_batch: int) -> tuple[
         # A tiny surplus, so that a factor such as 1 / 0.1 is not rounded down to 9.
         return max_batch if rate * max_batch <= peak * batch else max(batch, int(batch * peak / rate * (1 + 1e-9)))
 
-    return grown, lambda s: decay(s) * grown(s) / batch
+    return grown, lambda s: decay(s) * (grown(s) / batch) ** power

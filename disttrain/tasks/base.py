@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.data.dataset import Dataset, dataset_fingerprint
+from disttrain.errors import InputError
 from disttrain.tasks.terms import Losses
 
 
@@ -29,6 +31,8 @@ class Task(ABC):
 
     Attributes:
         metric: the metric that decides which checkpoint is the best.
+        metric_names: what :meth:`summarise` gives, so that a misspelt name is found before training; empty: not known until
+            the first evaluation.
         items_per_sample: loss items of one sample: 1 for classification, the sequence length for text; None where it
             varies, and then :meth:`count_items` is summed over the ranks in every update.
         static_graph: promise that every step uses the same parameters in the same way.
@@ -36,9 +40,15 @@ class Task(ABC):
     """
 
     metric = "accuracy"
+    metric_names: tuple[str, ...] = ()
     items_per_sample: int | None = 1
     static_graph = False
     default_model: tuple[str, Mapping[str, Any]] = ("mlp", {})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "summarise" in vars(cls) and "metric_names" not in vars(cls):
+            cls.metric_names = ()  # the inherited names are those of the inherited summarise()
 
     @abstractmethod
     def sizes(self) -> Sizes:
@@ -83,6 +93,21 @@ class Task(ABC):
             raise NotImplementedError(f"{type(self).__name__}: items_per_sample is None, so it needs count_items()")
         return len(tensors[0]) * self.items_per_sample
 
+    def judged(self, metrics: Mapping[str, float], name: str) -> float:
+        """What decides in ``metrics``, those of an evaluation: the value of ``name``, :attr:`metric` or early stopping's.
+
+        Raises:
+            InputError: it is not there, the same on all ranks.
+        """
+        if name in metrics:
+            return metrics[name]
+        if name == self.metric:
+            raise InputError(
+                f"task {type(self).__name__}: its metric, which decides which checkpoint is the best, is {name!r}, but "
+                f"summarise() gives {', '.join(metrics)}: set the attribute metric to one of them"
+            ).on_all_ranks()
+        raise unknown_metric(name, type(self).__name__, metrics).on_all_ranks()
+
     def higher_is_better(self, metric: str) -> bool:
         """Whether more of ``metric`` is better."""
         return metric not in ("loss", "perplexity")
@@ -96,3 +121,11 @@ class Task(ABC):
         for dataset in (self.train_dataset(), self.test_dataset()):
             digest.update(dataset_fingerprint(dataset).encode())
         return digest.hexdigest()[:16]
+
+
+def unknown_metric(name: str, task: str, known: Iterable[str]) -> InputError:
+    """What to say of an ``early_stopping.metric`` that is none of the ``known`` ones."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return InputError(f"early_stopping.metric is {name!r}; task {task} has {', '.join(names)}{hint}")

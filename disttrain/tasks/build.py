@@ -28,8 +28,8 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
         seed, label_smoothing: passed where the class has a parameter of that name.
 
     Raises:
-        InputError: the class cannot be found, is no :class:`Task` or lacks a method, does not take the arguments, or has no
-            ``label_smoothing`` although one is asked for.
+        InputError: the class cannot be found, is no :class:`Task` or lacks a method, does not take the arguments, has no
+            ``label_smoothing`` although one is asked for, or contradicts itself.
     """
     name = section["name"]
     cls = _task_class(name)
@@ -51,6 +51,10 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
     task = cls(**arguments)
     if task.items_per_sample is None and cls.count_items is Task.count_items:
         raise InputError(f"task {name}: its items_per_sample is None, so the class has to define count_items()")
+    if task.metric_names and task.metric not in task.metric_names:
+        raise InputError(
+            f"task {name}: metric is {task.metric!r}, which is none of its metric_names {', '.join(task.metric_names)}"
+        )
     return task
 
 

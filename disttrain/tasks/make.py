@@ -5,7 +5,7 @@ from __future__ import annotations
 from disttrain.config import Recipe
 from disttrain.data.mix import MixSettings
 from disttrain.errors import DataError, InputError
-from disttrain.tasks.base import Sizes, Task
+from disttrain.tasks.base import Sizes, Task, unknown_metric
 from disttrain.tasks.build import build_task
 from disttrain.tasks.classification import Classification
 
@@ -14,10 +14,13 @@ def make_task(recipe: Recipe) -> Task:
     """The recipe's task, its data not yet read.
 
     Raises:
-        InputError: it cannot be made, or its samples cannot be mixed.
+        InputError: it cannot be made, its samples cannot be mixed, or it has no such metric to stop early by.
     """
     loss = recipe.loss
     task = build_task(recipe.task.model_dump(), seed=recipe.seed, label_smoothing=loss.label_smoothing)
+    early = recipe.early_stopping
+    if early is not None and task.metric_names and early.metric not in task.metric_names:
+        raise unknown_metric(early.metric, recipe.task.name, task.metric_names)
     if loss.mixup or loss.cutmix:
         if not isinstance(task, Classification):
             raise InputError(
@@ -31,16 +34,18 @@ def stated_sizes(recipe: Recipe) -> Sizes:
     """The sizes of the sets; where the data is not at hand, what the recipe's ``data`` section states.
 
     Raises:
-        DataError: the data cannot be read, and the recipe does not state both sizes.
+        DataError: the data cannot be read, and the recipe does not state both sizes; the message says how to.
         InputError: the recipe states other sizes.
     """
     task = make_task(recipe)
     train, test = recipe.data.train_samples, recipe.data.test_samples
     try:
         return checked_sizes(recipe, task)
-    except DataError:
+    except DataError as error:
         if train is None or test is None:
-            raise
+            raise DataError(
+                f"{error}. To see the plan without the data: data.train_samples=N data.test_samples=N"
+            ) from error
         return Sizes(train, test)
 
 

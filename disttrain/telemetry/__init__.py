@@ -5,10 +5,11 @@ Everything a run reports is a *record*, a plain dictionary of numbers and text. 
 - training: ``step, epoch, samples, loss, lr, grad_norm, samples_per_second``;
 - evaluation, told by ``split``: ``split, step, epoch, samples, loss, accuracy``;
 - event, told by ``event``: its name, and whatever belongs to it. A ``message`` is text for people. The event ``samples``
-  (the ids of an update) is for programs and not printed; the event ``summary`` ends a run.
+  (the ids of an update) is for programs and not printed.
 
 ``samples`` counts training samples since the start of the run, ``accuracy`` is a fraction of 1, and times are in
-seconds. Any kind may have more keys, and a value may be numbers by name (of each layer, of each loss).
+seconds. Any kind may have more keys, and a value may be numbers by name (of each layer, of each loss). Each line of
+``metrics.jsonl`` has a ``time`` besides, when it was written, in UTC.
 """
 
 from __future__ import annotations

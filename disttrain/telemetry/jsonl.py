@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from disttrain.errors import DisttrainError
 
+logger = logging.getLogger("disttrain")
+
 
 class JsonlSink:
     """Appends each record as one line of strict JSON, handed to the system before `log` returns.
+
+    A line ends with its ``time``, such as ``2026-11-21T14:05:09.123Z``: UTC, which the clock may set back, but never
+    before the time of this sink's line before, so that tools may sort by it.
 
     JSON has no NaN or infinity. Such a number is written as null, and next to it stands what it was:
     ``"loss": null, "loss_nonfinite": "nan"`` (or ``"inf"``, ``"-inf"``).
@@ -25,6 +33,7 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._time = 0.0
         try:
             self._end_last_line()
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115
@@ -32,7 +41,8 @@ class JsonlSink:
             raise DisttrainError(f"{path}: cannot be opened for writing: {error.strerror}") from error
 
     def log(self, record: Mapping[str, object]) -> None:
-        data = to_line(record).encode()
+        self._time = max(self._time, time.time())
+        data = to_line({**record, "time": _utc(self._time)}).encode()
         try:
             while data:  # on a full disk a write may stop short before one fails
                 data = data[self._file.write(data) :]
@@ -49,6 +59,11 @@ class JsonlSink:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
+
+
+def _utc(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC, cut to milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def to_line(record: Mapping[str, object]) -> str:
@@ -69,7 +84,8 @@ class Truncated(NamedTuple):
 
 
 def truncate_after(path: Path, step: int) -> Truncated:
-    """Drop the lines past ``step``, so that a resumed run writes them again; also lines that a kill cut off.
+    """Drop the lines past ``step``, so that a resumed run writes them again; also, with a warning in the log, lines that are
+    no records, such as one that a kill cut off.
 
     Lines without a step are kept. The file is replaced by one rename, or left alone when nothing is to be dropped; a
     missing file counts as empty.
@@ -102,11 +118,14 @@ def truncate_after(path: Path, step: int) -> Truncated:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DisttrainError(f"{path}: cannot be cut back to step {step}: {error.strerror}") from error
+    if damaged:
+        what = "1 line is no record" if damaged == 1 else f"{damaged} lines are no records"
+        logger.warning("%s: %s and dropped; a kill in the middle of a line leaves one", path, what)
     return Truncated(kept, dropped, damaged)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """A record; None for a damaged line, which the caller counts and reports."""
+    """A record; None for a damaged line."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -19,7 +19,7 @@ def is_for_people(record: Record) -> bool:
 
 
 def describe(record: Record, total_samples: int) -> str:
-    """The line for any record but the summary.
+    """The line for a record.
 
     Args:
         record: see `disttrain.telemetry`.

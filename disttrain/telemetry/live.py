@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column
 
 from disttrain.telemetry.lines import describe, is_for_people, training_in_short
-from disttrain.telemetry.summary import is_summary, summary_panel
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
 TEXT_WIDTH = 72
@@ -48,8 +47,6 @@ class LiveProgress:
             return
         if "event" not in record and "split" not in record:
             self._update(record)
-        elif is_summary(record):
-            self._progress.console.print(summary_panel(record))
         else:
             self._progress.console.print(describe(record, self._total_samples), markup=False, highlight=False)
 

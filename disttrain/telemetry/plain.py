@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from disttrain.telemetry.lines import describe, is_for_people
 from disttrain.telemetry.outlet import Outlet
-from disttrain.telemetry.summary import is_summary, summary_lines
 
 
 class PlainProgress:
@@ -24,8 +23,7 @@ class PlainProgress:
     def log(self, record: Mapping[str, object]) -> None:
         if not is_for_people(record):
             return
-        lines = summary_lines(record) if is_summary(record) else [describe(record, self._total_samples)]
-        self._outlet.write("".join(f"{line}\n" for line in lines))
+        self._outlet.write(f"{describe(record, self._total_samples)}\n")
         self._outlet.flush()
 
     def close(self) -> None:

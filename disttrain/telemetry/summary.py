@@ -1,4 +1,4 @@
-"""The end of a run in a few lines: the event ``summary`` as text."""
+"""The end of a run in a few lines."""
 
 from __future__ import annotations
 
@@ -25,16 +25,12 @@ _MOST_RANKS = 8
 """Longest list that is written out."""
 
 
-def is_summary(record: Mapping[str, object]) -> bool:
-    return record.get("event") == "summary"
-
-
 def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, str]]:
     """Label and value of each entry, in the order given; values that are None are left out."""
     return [
         (_LABELS.get(name, name.replace("_", " ")), _text(name, value))
         for name, value in summary.items()
-        if name != "event" and value is not None
+        if value is not None
     ]
 
 

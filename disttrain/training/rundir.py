@@ -12,7 +12,7 @@ from pathlib import Path
 
 from disttrain.checkpoint import list_checkpoints
 from disttrain.checkpoint.files import fsync_directory, write_file
-from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences
+from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences, require_consent
 from disttrain.engine.environment import Job
 from disttrain.errors import DisttrainError, InputError, NoCheckpointError
 
@@ -184,19 +184,24 @@ def write_recipe(run_dir: Path, recipe: Recipe) -> None:
     replace_file(run_dir / RECIPE, dump_recipe(recipe))
 
 
-def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str]) -> Recipe:
+def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str], *, trust: bool = False) -> Recipe:
     """The saved recipe with ``overrides``, or ``given`` if it is the same training run.
 
     What only says how the run is executed (micro-batch, checkpoints, logging, workers) and how long it goes on may differ.
 
+    Args:
+        trust: whether the saved recipe may have objects outside disttrain made; ``given`` may.
+
     Raises:
-        InputError: ``given`` is another run; the message names each difference.
+        InputError: ``given`` is another run, and the message names each difference; or there is no consent.
         NoCheckpointError: there is no saved recipe.
     """
     if not (run_dir / RECIPE).is_file():
         raise NoCheckpointError(f"{run_dir} holds no run to resume: {RECIPE} is missing")
     saved = load_recipe(run_dir / RECIPE)
     wanted = given if given is not None else load_recipe(run_dir / RECIPE, overrides)
+    if given is None and not trust:
+        require_consent(wanted, run_dir / RECIPE)
     if wanted.data.order == "partition" and wanted.data.parts is None:
         wanted = with_parts(wanted, saved.data.parts)
     if different := recipe_differences(saved, wanted):

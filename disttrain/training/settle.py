@@ -32,6 +32,7 @@ class Request:
         resume: ``no``: begin a run; ``must``: continue one; ``auto``: continue if there is something to continue, else begin.
         run_dir: where; None: see :func:`disttrain.training.rundir.default_dir`.
         job: the torchrun job that this start is part of. A run that the same job has begun is continued.
+        trust: whether a saved recipe may have objects outside disttrain made.
     """
 
     recipe: Recipe | None
@@ -39,6 +40,7 @@ class Request:
     resume: Literal["no", "must", "auto"]
     run_dir: Path | None
     job: Job | None = None
+    trust: bool = False
 
 
 def settle(request: Request, world_size: int) -> Place:
@@ -52,7 +54,7 @@ def settle(request: Request, world_size: int) -> Place:
         name = request.recipe.name if request.recipe is not None else None
         path = request.run_dir or newest_run(name)
         check_place(path)
-        return Place(path, recipe_to_resume(path, request.recipe, request.overrides), goes_on=True)
+        return Place(path, recipe_to_resume(path, request.recipe, request.overrides, trust=request.trust), goes_on=True)
     # Loaded here only under `auto` without a recipe: the default, unless there is a run that says better.
     recipe = request.recipe
     if recipe is None and request.run_dir is None:
@@ -62,7 +64,7 @@ def settle(request: Request, world_size: int) -> Place:
     check_place(path)
     again = request.resume == "auto" or same_job(path, request.job)
     if again and has_checkpoints(path):
-        return Place(path, recipe_to_resume(path, recipe, request.overrides), goes_on=True)
+        return Place(path, recipe_to_resume(path, recipe, request.overrides, trust=request.trust), goes_on=True)
     return Place(path, _to_begin(recipe, request, world_size), goes_on=False, lost=_lost(path, again))
 
 

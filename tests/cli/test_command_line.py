@@ -181,6 +181,17 @@ def test_show_explains_every_number(tmp_path: Path) -> None:
         assert said in result.out, result.out
 
 
+def test_show_works_where_the_data_is_not_and_says_how(tmp_path: Path) -> None:
+    nowhere = {"DISTTRAIN_DATA": str(tmp_path)}
+    said = disttrain("show", ROOT / "configs/fashion_mnist.yaml", "--world-size", 64, env=nowhere).check().out
+    assert "60,000 samples" in said
+    result = disttrain("show", ROOT / "configs/fashion_mnist.yaml", "data={workers: 0}", env=nowhere)
+    assert result.code == 2, result.text
+    assert "disttrain data fetch fashion_mnist" in result.err
+    assert "data.train_samples=N" in result.err
+    assert "data.test_samples=N" in result.err
+
+
 @pytest.mark.parametrize("size", [1, 8, 64])
 def test_every_recipe_resolves(size: int) -> None:
     recipes = sorted((ROOT / "configs").glob("*.yaml"))

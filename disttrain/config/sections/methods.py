@@ -13,10 +13,16 @@ CLIPS = ("clip_norm", "clip_value", "clip_layer_norm", "clip_adaptive")
 
 
 class InsteadOfDecay(Section):
-    """Grow the batch where the learning rate would have decayed (Smith et al. 2018, arXiv:1711.00489), then decay."""
+    """Grow the batch where, and as much as, the learning rate would have decayed; then decay."""
 
     kind: Literal["instead_of_decay"]
-    max: Positive = Field(description="Largest global batch; from there on the learning rate decays.")
+    max: Positive = Field(description="Largest global batch; from there on the learning rate decays alone.")
+    keep: Literal["lr_over_batch", "lr_over_sqrt_batch"] = Field(
+        "lr_over_batch",
+        description="What stays as it is without growth: lr_over_batch (Smith et al. 2018, arXiv:1711.00489) leaves the "
+        "learning rate as it is while the batch grows; lr_over_sqrt_batch (Seesaw, arXiv:2510.14717) lets it fall by the "
+        "square root of the decay.",
+    )
 
 
 class LinearGrowth(Length):

@@ -13,7 +13,7 @@ import pytest
 from disttrain.errors import InputError
 from disttrain.registry import resolve
 
-BUILTINS = {"join": "os.path:join", "decoder": "json:decoder.JSONDecoder"}
+BUILTINS = {"join": "posixpath:join", "decoder": "json:decoder.JSONDecoder"}
 
 
 def test_short_names_and_full_names() -> None:
@@ -28,19 +28,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    (tmp_path / "own_tasks.py").write_text("class MyTask:\n    best = 7\n")
+    (tmp_path / "own_tasks.py").write_text("import json\n\nclass MyTask:\n    best = 7\n")
     (tmp_path / "own_needy.py").write_text("import a_package_that_is_not_there\n")
     (tmp_path / "own_syntax.py").write_text("\nx = (\n")
     (tmp_path / "own_failing.py").write_text("def f():\n    return 1 / 0\n\nf()\n")
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "__init__.py").touch()
-    (tmp_path / "own_package" / "tasks.py").write_text("from own_tasks import MyTask\n")
+    (tmp_path / "own_package" / "tasks.py").write_text("import json\nfrom own_tasks import MyTask\n")
     return tmp_path
 
 
 def test_modules_in_the_current_directory(folder: Path) -> None:
     assert resolve("own_tasks:MyTask.best", {}) == 7
     assert resolve("own_package.tasks:MyTask", {}) is resolve("own_tasks:MyTask", {})
+    assert resolve("own_package:tasks.MyTask", {}) is resolve("own_tasks:MyTask", {})
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,17 @@ def test_modules_in_the_current_directory(folder: Path) -> None:
             "'own_syntax:X': module 'own_syntax' cannot be imported: SyntaxError: '(' was never closed "
             "(own_syntax.py, line 2)",
         ),
+        (
+            "own_tasks:json.dumps",
+            "'own_tasks:json.dumps': own_tasks only imports json; name the object where it is defined, json:dumps",
+        ),
+        (
+            "own_package.tasks:json.decoder.JSONDecoder",
+            "'own_package.tasks:json.decoder.JSONDecoder': own_package.tasks only imports json; name the object where it is "
+            "defined, json:decoder.JSONDecoder",
+        ),
+        ("own_tasks:MyTask.__init__", "'own_tasks:MyTask.__init__' reaches behind the object by '__init__'"),
+        ("builtins:__import__", "'builtins:__import__' reaches behind the object by '__import__'"),
         *((spec, f"{spec!r} is no name of an object; expected pkg.mod:Object") for spec in (":", "a:", ":b", ".a:b")),
         *((spec, f"{spec!r} is no name of an object; expected pkg.mod:Object") for spec in ("a:b:c", "a b:c", "a:b.")),
     ],

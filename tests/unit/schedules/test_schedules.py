@@ -108,21 +108,34 @@ def test_adascale_gain_between_its_limits() -> None:
     st.integers(1, 64),
     st.sampled_from(["cosine", "linear", "exponential", "multi_step"]),
     st.integers(0, 10000),
+    st.sampled_from([1.0, 0.5]),
 )
-def test_growth_keeps_rate_over_batch(batch: int, factor: int, kind: str, s: int) -> None:
-    """Smith et al. 2018: the noise scale of SGD, rate / batch, is that of the decay, exactly."""
+def test_growth_keeps_rate_over_a_power_of_the_batch(batch: int, factor: int, kind: str, s: int, power: float) -> None:
+    """Smith et al. 2018: rate / batch is that of the decay, exactly; Seesaw: rate / sqrt(batch)."""
     decay = {
         "cosine": schedules.cosine(0.4, 0.0, 10000),
         "linear": schedules.linear(0.4, 0.04, 10000),
         "exponential": schedules.exponential(0.4, 0.004, 10000),
         "multi_step": schedules.multi_step(0.4, [3000, 6000, 9000], 0.2),
     }[kind]
-    size, rate = schedules.grow_instead_of_decay(decay, batch, batch * factor)
+    size, rate = schedules.grow_instead_of_decay(decay, batch, batch * factor, power)
     assert batch <= size(s) <= batch * factor
     assert size(s) <= size(s + 500)
-    assert rate(s) / size(s) == pytest.approx(decay(s) / batch, rel=1e-12, abs=1e-15)
-    if size(s) < batch * factor:  # below the cap only rounding is left to the rate
-        assert 0.4 * (1 - 2 / batch) <= rate(s) <= 0.4 * (1 + 1e-6)
+    assert rate(s) / size(s) ** power == pytest.approx(decay(s) / batch**power, rel=1e-12, abs=1e-15)
+    # Below the cap, and but for rounding: constant under the first law, the root of the decay under the second.
+    if size(s) < batch * factor:
+        expected = 0.4 * (decay(s) / 0.4) ** (1 - power)
+        assert expected * (1 - 2 / batch) <= rate(s) <= expected * (1 + 1e-6)
+
+
+def test_seesaw_halves() -> None:
+    """Meterez et al. 2025, abstract: where the decay halves the rate, times 1 / sqrt(2), and twice the batch."""
+    halving = schedules.multi_step(0.8, [100, 200, 300, 400], gamma=0.5)
+    size, rate = schedules.grow_instead_of_decay(halving, 64, 512, power=0.5)
+    assert [size(s) for s in (0, 100, 200, 300)] == [64, 128, 256, 512]
+    assert [rate(s) for s in (0, 100, 200, 300)] == pytest.approx([0.8 * 2 ** (-k / 2) for k in range(4)], rel=1e-15)
+    assert size(400) == 512  # the cap: from here on the rate falls as the decay does
+    assert rate(400) == pytest.approx(rate(300) / 2, rel=1e-15)
 
 
 def test_batch_schedules_at_their_corners() -> None:

@@ -20,7 +20,6 @@ def training(step: int, **more: Any) -> dict[str, Any]:
 
 EVALUATION = {"split": "test", "step": 200, "epoch": 2, "samples": 102_400, "loss": 0.25408, "accuracy": 0.91234}
 SUMMARY = {
-    "event": "summary",
     "accuracy": 0.91234,
     "seconds": 65.4,
     "samples_per_second": 24_691.2,

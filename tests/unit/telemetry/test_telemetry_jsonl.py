@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import stat
@@ -20,6 +21,11 @@ from disttrain.telemetry.jsonl import to_line
 
 def strict(line: str) -> Any:
     return json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def untimed(path: Path) -> list[Any]:
+    """The records of the file without their times."""
+    return [{k: v for k, v in strict(line).items() if k != "time"} for line in path.read_text().splitlines()]
 
 
 def write(path: Path, *records: dict[str, Any]) -> None:
@@ -48,8 +54,7 @@ def test_each_record_is_a_line_that_is_there_at_once(tmp_path: Path) -> None:
         assert lines[-1] == ""
     sink.close()
     sink.close()
-    found = [strict(line) for line in path.read_text().splitlines()]
-    assert found == [training(1), EVALUATION, {**records[2], "list": [1, [2.5, None, True]]}]
+    assert untimed(path) == [training(1), EVALUATION, {**records[2], "list": [1, [2.5, None, True]]}]
 
 
 def test_numbers_read_back_exactly() -> None:
@@ -83,9 +88,31 @@ def test_a_second_sink_appends_and_a_torn_line_spoils_nothing(tmp_path: Path) ->
     with open(path, "a") as file:
         file.write('{"step": 2, "lo')
     write(path, training(3))
-    lines = path.read_text().splitlines()
-    assert [lines[0], lines[2]] == [to_line(training(1)).strip(), to_line(training(3)).strip()]
     assert truncate_after(path, 3) == (2, 0, 1)
+    assert untimed(path) == [training(1), training(3)]
+
+
+def test_each_line_has_its_time_and_no_line_is_earlier_than_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    clock = iter([1_800_000_000.0, 1_800_000_000.1239, 1_799_999_990.0, 1_800_000_001.0])
+    monkeypatch.setattr("time.time", lambda: next(clock))  # set back by 10 s in between
+    write(path, *(training(step) for step in range(1, 5)))
+    times = [strict(line)["time"] for line in path.read_text().splitlines()]
+    assert times == [f"2027-01-15T08:00:0{s}Z" for s in ("0.000", "0.123", "0.123", "1.000")]
+
+
+def test_damaged_lines_that_are_dropped_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, training(1), training(2))
+    with caplog.at_level(logging.WARNING, "disttrain"):
+        truncate_after(path, 1)
+        assert caplog.text == ""
+        with open(path, "a") as file:
+            file.write('[1]\n{"step": 2, "lo')
+        truncate_after(path, 1)
+    assert f"{path}: 2 lines are no records and dropped" in caplog.text
 
 
 def test_truncate_at_every_byte(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from disttrain.config import load_recipe
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
+from disttrain.methods.model import facts_of
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import resolve_plan
-from disttrain.tasks.make import stated_sizes
+from disttrain.tasks.make import make_task, stated_sizes
 from disttrain.telemetry import NullSink
 from disttrain.training.build import build_run
 from disttrain.training.journal import Journal
@@ -42,11 +43,23 @@ def test_the_recipes_are_all_there() -> None:
 def test_recipes_resolve(name: str) -> None:
     recipe = load_recipe(CONFIGS / name, overrides(name))
     sizes = stated_sizes(recipe)
-    plans = [resolve_plan(recipe, sizes.train, sizes.test, ranks) for ranks in (1, 8, 64)]
+    facts = facts_of(recipe, make_task(recipe))
+    # A ghost is never split, so there can be as many ranks as ghosts in the first batch.
+    most = 64 if facts.ghost_size == 1 else (recipe.batch.global_ or 0) // facts.ghost_size
+    clusters = [ranks for ranks in (1, 8, 64) if ranks <= most]
+    assert len(clusters) > 1
+    plans = [resolve_plan(recipe, sizes.train, sizes.test, ranks, facts) for ranks in clusters]
     for plan in plans:
         assert all(value and why for _, value, why in explain(recipe, plan))
     # The cluster executes; it does not change what is trained.
     assert len({(p.global_batch, p.peak_lr, p.total_samples, p.total_updates, p.warmup_samples) for p in plans}) == 1
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_recipes_that_are_compared_do_not_depend_on_the_ranks(name: str) -> None:
+    """Batch norm of each rank's own samples would make another recipe of each number of ranks."""
+    recipe = load_recipe(CONFIGS / name, overrides(name))
+    assert facts_of(recipe, make_task(recipe)).rank_dependent == ()
 
 
 @pytest.mark.parametrize("name", SMALL)

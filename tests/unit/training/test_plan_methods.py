@@ -95,6 +95,20 @@ def test_a_batch_that_grows_where_the_rate_would_decay() -> None:
     assert grown.micro_batch == 512  # a larger batch takes more micro-batches, not more memory
 
 
+def test_growth_may_keep_the_rate_over_the_root_of_the_batch() -> None:
+    """Seesaw: the same batches, and a learning rate that falls by the root of the decay until the cap is reached."""
+    steps = "schedule={decay: {kind: multistep, milestones: {epochs: [1, 2]}, gamma: 0.1}}"
+    law = "batch.growth={kind: instead_of_decay, max: 8192, keep: lr_over_sqrt_batch}"
+    recipe = ("optimizer={name: adamw, lr: 0.1}", steps)
+    plain, grown = plan(*recipe), plan(*recipe, law)
+    assert [grown.batch_at(s) for s in (0, 59999, 60000, 120000)] == [512, 512, 5120, 8192]
+    for s in (0, 59999, 60000, 119999, 120000, 170000):
+        assert grown.lr(s) / grown.batch_at(s) ** 0.5 == pytest.approx(plain.lr(s) / 512**0.5)
+    assert grown.lr(60000) == pytest.approx(0.1 * 0.1**0.5)
+    assert grown.lr(120000) == pytest.approx(0.1 * 0.01 * 4)
+    assert grown.total_updates == 118 + 12 + 8
+
+
 def test_stages_and_ramps_only_grow() -> None:
     staged = plan("batch.growth={kind: stages, stages: [{epochs: 1, batch: 1024}, {epochs: 2, batch: 4096}]}")
     assert [staged.batch_at(s) for s in (0, 60000, 120000)] == [512, 1024, 4096]

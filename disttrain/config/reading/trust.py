@@ -1,0 +1,40 @@
+"""Objects that a recipe names: whose recipe it is decides whether they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from disttrain.config.sections.base import Open
+from disttrain.config.sections.recipe import Recipe
+from disttrain.errors import InputError
+
+
+def outside_objects(recipe: Recipe) -> dict[str, str]:
+    """Key -> ``pkg.mod:Object`` of everything that the recipe has made by something other than a short name of ours.
+
+    ``timm:`` and ``torchvision:`` models are among them, since their arguments may name files and addresses, and so are long
+    names of disttrain's own functions, whose arguments no section checks.
+    """
+    sections = {key: getattr(recipe, key) for key in type(recipe).model_fields}
+    return {
+        f"{key}.name": str(getattr(section, "name", ""))
+        for key, section in sections.items()
+        if isinstance(section, Open)
+    }
+
+
+def require_consent(recipe: Recipe, source: Path) -> None:
+    """To be called with a recipe that was found beside results, not given by the user, before anything is made of it.
+
+    Args:
+        source: the file it was read from.
+
+    Raises:
+        InputError: it names objects outside disttrain; the message names each of them.
+    """
+    if outside := outside_objects(recipe):
+        named = ", ".join(f"{key.removesuffix('.name')} {name}" for key, name in outside.items())
+        raise InputError(
+            f"{source} names code outside disttrain: {named}. Whoever wrote that file would have it run here: pass --trust "
+            "if you trust it, or give the recipe yourself where the command takes one"
+        )

@@ -1,0 +1,68 @@
+"""A recipe that lies in a run directory names objects to be made: only with consent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from disttrain.config import dump_recipe, load_recipe, outside_objects, recipe_schema
+from disttrain.config.sections.base import Open
+from disttrain.config.sections.models import CustomModel
+from disttrain.config.sections.optimizers import CustomOptimizer
+from disttrain.config.sections.tasks import CustomTask
+from disttrain.errors import InputError
+from disttrain.training.rundir import recipe_to_resume
+
+OWN = ["task={name: 'own.tasks:Task'}", "model={name: 'os:system', command: ls}", "optimizer={name: 'a:B', lr: 0.1}"]
+
+
+def test_objects_outside_disttrain_are_named_by_their_keys() -> None:
+    assert outside_objects(load_recipe(None)) == {}
+    assert outside_objects(load_recipe(None, OWN)) == {
+        "task.name": "own.tasks:Task",
+        "model.name": "os:system",
+        "optimizer.name": "a:B",
+    }
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18", "disttrain.data.fetch:fetch"])
+def test_libraries_and_long_names_of_ours_are_outside_too(name: str) -> None:
+    """Their arguments may name files and addresses; a short name's are checked by the recipe."""
+    assert outside_objects(load_recipe(None, [f"model.name={name}"])) == {"model.name": name}
+
+
+def test_every_section_that_names_an_object_is_an_open_one() -> None:
+    """Where an object's name may stand, its arguments may too; so the open sections are all that have to be looked at."""
+    holders = {key for key, section in recipe_schema()["$defs"].items() if "pkg.mod" in json.dumps(section)}
+    assert holders == {section.__name__ for section in (CustomTask, CustomModel, CustomOptimizer)}
+    assert all(issubclass(section, Open) and issubclass(section, BaseModel) for section in Open.__subclasses__())
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe(None, OWN)))
+    return tmp_path
+
+
+def test_a_saved_recipe_needs_consent(run_dir: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe_to_resume(run_dir, None, ["batch.per_rank_max=8"])
+    said = str(caught.value)
+    assert all(word in said for word in ("task own.tasks:Task", "model os:system", "optimizer a:B", "--trust"))
+    assert str(run_dir / "recipe.yaml") in said
+    assert recipe_to_resume(run_dir, None, [], trust=True) == load_recipe(run_dir / "recipe.yaml")
+
+
+def test_a_recipe_on_the_command_line_is_consent(run_dir: Path) -> None:
+    given = load_recipe(None, OWN)
+    assert recipe_to_resume(run_dir, given, []) == given
+
+
+def test_names_of_ours_need_none(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe(None)))
+    recipe: Any = recipe_to_resume(tmp_path, None, [])
+    assert recipe.task.name == "digits"
