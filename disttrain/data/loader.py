@@ -107,8 +107,8 @@ class Loader:
             f"per_rank_max is {per_rank_max}; it must be at least {ghost_size}, or None for no limit",
         )
         _check(
-            len(dataset) == order.num_samples,
-            f"the dataset has {len(dataset)} samples but the order is over {order.num_samples}",
+            len(dataset) == order.dataset_samples,
+            f"the dataset has {len(dataset)} samples but the order is over {order.dataset_samples}",
         )
         self.position = position or Position()
         _check(
@@ -257,7 +257,7 @@ def loader(
         batch_size=global_batch,
         per_rank_max=per_rank_max,
         last=last,
-        stop_samples=epochs * len(dataset),
+        stop_samples=epochs * chosen.num_samples,
         seed=seed,
         workers=workers,
         device=device,
