@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import cache
 
 WORD = 2**64
 
@@ -24,25 +25,37 @@ def key(seed: int, epoch: int, stream: str) -> int:
     return state
 
 
+@cache
+def sorted_by_hand(n: int, seed: int, epoch: int, stream: str) -> list[int]:
+    """The ids in the order of their keys, each the first output of SplitMix64 from a state that is the hashed id."""
+    secret = key(seed, epoch, stream)
+    return sorted(range(n), key=lambda id: finalise((finalise(id ^ secret) + 0x9E3779B97F4A7C15) % WORD))
+
+
 def permuted_by_hand(
-    position: int, n: int, seed: int, epoch: int, stream: str, lane: int = 0, size: int | None = None
+    position: int, n: int, seed: int, epoch: int, stream: str, lane: int | None = None, size: int | None = None
 ) -> int:
     """Where the permutation of [0, size) in a rectangle for n sends ``position``."""
+    if lane is None and n <= 8192:
+        return sorted_by_hand(n, seed, epoch, stream)[position]
     a = math.ceil(math.sqrt(n))
     while a * a < n:
         a += 1
     if a % 2 == 1:
         a += 1
     b = math.ceil(n / a)
-    rounds = 24 if n <= 4096 else 10
+    rounds = 32 if n <= 64 else 12
+    secret = key(seed, epoch, stream)
     while True:
         row, column = position // b, position % b
         for number in range(rounds):
-            turned = key(seed, epoch, f"{stream} round {number}")
-            if number % 2 == 0:
-                row = (row + (finalise((lane * 2**32 + column) ^ turned) // 2**32) * a // 2**32) % a
+            even = number % 2 == 0
+            hashed = (number * 2**30 + (lane or 0)) * 2**28 + (column if even else row)
+            distance = (finalise(hashed ^ secret) // 2**32) * (a if even else b) // 2**32
+            if even:
+                row = (row + distance) % a
             else:
-                column = (column + (finalise((lane * 2**32 + row) ^ turned) // 2**32) * b // 2**32) % b
+                column = (column + distance) % b
         position = row * b + column
         if position < (n if size is None else size):
             return position
