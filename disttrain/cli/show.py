@@ -30,7 +30,8 @@ def show(
     from disttrain.training.task import make_task, stated_sizes
 
     sizes = stated_sizes(recipe)
-    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, facts_of(recipe, make_task(recipe)))
+    model = facts_of(recipe, make_task(recipe))
+    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, model, validation_samples=sizes.validation)
     table = Table(title=f"{recipe.name} on {world_size} rank{'s' if world_size > 1 else ''}", title_justify="left")
     for heading in ("what", "value", "why"):
         table.add_column(heading, overflow="fold")

@@ -1,8 +1,8 @@
 """Mixup and cutmix: each training image is mixed with another one, and so is its loss.
 
 Everything random about a sample, whether it is mixed, with which partner and in what proportion, is a pure function of (seed,
-epoch, sample id). The partner is drawn from the whole set and read along, not taken from the batch: the result does not
-depend on the batch, the ranks or the accumulation. That costs reading every sample twice.
+epoch, sample id). The partner is drawn from all samples that are trained on and read along, not taken from the batch: the
+result does not depend on the batch, the ranks or the accumulation. That costs reading every sample twice.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttrain.data.dataset import InMemory, PerSample, Tensors, dataset_fingerprint
+from disttrain.data.dataset import Dataset, InMemory, PerSample, Tensors, dataset_fingerprint, plain
 from disttrain.data.randomness import uniform
+from disttrain.data.selection import Selection
 from disttrain.errors import InputError
 
 
@@ -41,23 +42,37 @@ class MixSettings:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
 
-class _Sized(Protocol):
-    def __len__(self) -> int: ...
+D = TypeVar("D", InMemory, PerSample)
 
 
-class _Mixed:
-    """What both kinds of datasets share: the draws."""
+class _Mixed(Generic[D]):
+    """What both kinds of datasets share: the draws.
 
-    def __init__(self, dataset: _Sized, settings: MixSettings, seed: int) -> None:
-        self.settings, self.seed, self._size = settings, seed, len(dataset)
+    Args:
+        chosen: the samples that partners are drawn from; None: all of them.
+    """
+
+    def __init__(self, dataset: D, settings: MixSettings, seed: int, chosen: Selection | None = None) -> None:
+        self.dataset: D = dataset
+        self.settings, self.seed, self.chosen = settings, seed, chosen
 
     def __len__(self) -> int:
-        return self._size
+        return len(self.dataset)
+
+    def plain(self) -> Dataset:
+        """The samples, neither mixed nor augmented."""
+        return plain(self.dataset)
+
+    def fingerprint(self) -> str:
+        """Of the data set within, and of the settings."""
+        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed} {self.chosen}"
 
     def draws(self, ids: NDArray[np.int64], epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64], Tensor]:
         """Partner ids (n,), shares of the image itself (n,), and centres of boxes (n, 2) in [0, 1), NaN for mixup."""
         u = uniform(self.seed, epoch, ids, stream="mix", draws=4)
-        partners = np.floor(u[:, 0] * self._size).astype(np.int64)
+        partners = np.floor(u[:, 0] * len(self if self.chosen is None else self.chosen)).astype(np.int64)
+        if self.chosen is not None:
+            partners = self.chosen.ids(partners)
         cut = (
             u[:, 1] < 0.5
             if self.settings.mixup and self.settings.cutmix
@@ -73,17 +88,17 @@ class _Mixed:
         return symmetric_beta(alpha, self.seed, epoch, ids)
 
 
-class MixedInMemory(_Mixed):
+class MixedInMemory(_Mixed[InMemory]):
     """A data set in memory, mixed: ``(image, label)`` becomes ``(image, label, partner, its label, share, centre)``. The
     mixing itself is done by :func:`mix`, on the device, after the images were made numbers.
 
     A partner is augmented as itself in this epoch.
     """
 
-    def __init__(self, dataset: InMemory, settings: MixSettings, seed: int) -> None:
-        super().__init__(dataset, settings, seed)
-        self.dataset = dataset
-        self.rowwise: bool = getattr(dataset, "rowwise", False)
+    @property
+    def rowwise(self) -> bool:
+        """As the data set within."""
+        return getattr(self.dataset, "rowwise", False)
 
     def gather(self, ids: NDArray[np.int64], epoch: int) -> Tensors:
         """The samples ``ids`` (n,), as above, each (n, ...)."""
@@ -92,17 +107,9 @@ class MixedInMemory(_Mixed):
         others, other_labels = self.dataset.gather(partners, epoch)
         return images, labels, others, other_labels, torch.from_numpy(share), centres
 
-    def fingerprint(self) -> str:
-        """Of the data set within, and of the settings."""
-        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
-
-class MixedPerSample(_Mixed):
+class MixedPerSample(_Mixed[PerSample]):
     """:class:`MixedInMemory` for data sets that make one sample at a time."""
-
-    def __init__(self, dataset: PerSample, settings: MixSettings, seed: int) -> None:
-        super().__init__(dataset, settings, seed)
-        self.dataset = dataset
 
     def sample(self, id: int, epoch: int) -> Sequence[Any]:
         """One sample, as above."""
@@ -110,10 +117,6 @@ class MixedPerSample(_Mixed):
         image, label = self.dataset.sample(id, epoch)
         other, other_label = self.dataset.sample(int(partners[0]), epoch)
         return image, label, other, other_label, float(share[0]), centres[0]
-
-    def fingerprint(self) -> str:
-        """Of the data set within, and of the settings."""
-        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
 
 
 def mix(images: Tensor, others: Tensor, share: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def permuted(
         (k,) int64.
     """
     if n <= SORTED and lanes is None:
-        return np.argsort(keys(seed, epoch, n, stream=stream))[positions]
+        return _sorted(n, seed, epoch, stream)[positions]
     shape = positions.shape
     lane = np.broadcast_to(np.uint64(0) if lanes is None else lanes.astype(np.uint64) << _LANE, shape)
     limit = np.broadcast_to(np.int64(n) if sizes is None else sizes, shape)
@@ -93,6 +93,11 @@ def rectangle(n: int) -> tuple[int, int]:
     high = isqrt(n - 1) + 1
     high += high % 2
     return high, -(-n // high)
+
+
+@lru_cache(maxsize=4)
+def _sorted(n: int, seed: int, epoch: int, stream: str) -> Ids:
+    return np.argsort(keys(seed, epoch, n, stream=stream))
 
 
 def _rounds(places: Ids, n: int, distances: Distances) -> Ids:

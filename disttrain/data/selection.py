@@ -36,6 +36,11 @@ class Selection:
         return Selection(self.total, self.lo, min(self.lo + count, self.hi))
 
 
+def trained_on(total: int, fraction: float | None) -> Selection | None:
+    """The samples of a train set of ``total`` that are trained on where ``fraction`` validates; None: all of them."""
+    return None if fraction is None else held_out(total, fraction)[0]
+
+
 def held_out(total: int, fraction: float) -> tuple[Selection, Selection]:
     """The two ends of a set of ``total`` samples: what is trained on, and ``round(fraction * total)`` that validate.
 

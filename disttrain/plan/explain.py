@@ -30,13 +30,16 @@ def _data(recipe: Recipe, plan: StepPlan) -> list[Line]:
         "partition": "shuffled once and split; every worker reads its own part, later reshuffled within it",
         "replacement": "each sample drawn from the whole set, a function of (seed, epoch, position)",
     }
+    validation, exact = recipe.data.validation, "each sample exactly once, whatever the number of ranks"
+    sets = [("train set", f"{plan.train_samples:,} samples", f"task {recipe.task.name}")]
+    if plan.validation_samples:
+        whence = f"{validation.fraction:g} of the train set, never trained on" if validation else "the task's own"
+        why = f"{whence}; decides which checkpoint is the best"
+        sets.append(("validation set", f"{plan.validation_samples:,} samples", why))
+        exact += "; read once, at the end"
     return [
-        ("train set", f"{plan.train_samples:,} samples", f"task {recipe.task.name}"),
-        (
-            "test set",
-            f"{plan.test_samples:,} samples",
-            "evaluated exactly once each, whatever the number of ranks",
-        ),
+        *sets,
+        ("test set", f"{plan.test_samples:,} samples", exact),
         ("order", f"{order}{parts}", reasons[order]),
     ]
 
