@@ -221,7 +221,8 @@ def loader(
     Args:
         world: anything with ``rank`` and ``size``, such as ``engine.world``.
         global_batch: samples in a batch over all ranks.
-        order: the name of an order, or an order such as ``Partition(len(dataset), seed, parts=8)``.
+        order: the name of an order, or an order such as ``Partition(len(dataset), seed, parts=8)``; of a part of the dataset,
+            ``GlobalShuffle(len(train), seed, train)`` where ``train, validation = held_out(len(dataset), 0.1)``.
         The others are those of :class:`Loader`.
 
     Example::
