@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import MakeRun
 
 from disttrain.config import load_recipe
 from disttrain.data.selection import Selection, held_out
@@ -25,6 +25,7 @@ from disttrain.training.state import Run
 from disttrain.training.stop import StopRequest
 from disttrain.training.task import stated_sizes
 
+MakeRun = Callable[..., Run]
 SHORT = ["batch.global=200", "updates=8", "epochs=null", "evaluate.updates=2", "model.name=mlp", "model.hidden=[16]"]
 OWN = "task.name=tests.unit.training.tasks_on_digits:"
 
