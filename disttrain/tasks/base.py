@@ -50,7 +50,7 @@ class Task(ABC):
         """The train set; called often, so load it once.
 
         A part of it is also evaluated. If its samples are changed at random, give the data set a method ``plain()`` that
-        returns one of the same samples as they are; without it they are evaluated as training sees them in epoch 0.
+        returns one of the same samples as they are; without it they are evaluated with the random changes of epoch 0.
         """
 
     @abstractmethod
