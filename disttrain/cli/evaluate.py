@@ -8,7 +8,8 @@ from disttrain.cli.options import Device, Engine, RunDir, Timeout, Trust, early
 def evaluate(
     run_dir: RunDir, engine: Engine = "auto", device: Device = "auto", timeout: Timeout = None, trust: Trust = False
 ) -> None:
-    """Evaluate the newest valid checkpoint of a run on its test set, on any number of ranks."""
+    """Evaluate the newest valid checkpoint of a run on its test set, and on its validation set if there is one, on any number of
+    ranks."""
     from disttrain.config import Recipe, load_recipe, require_consent
     from disttrain.engine.environment import read_launch, time_limit
     from disttrain.errors import NoCheckpointError
@@ -29,6 +30,7 @@ def evaluate(
     from disttrain.engine.agreement import everyone, on_main
     from disttrain.telemetry import print_summary
     from disttrain.training.build import build_model
+    from disttrain.training.evaluate import by_name, deciding
     from disttrain.training.evaluate import evaluate as evaluate_run
     from disttrain.training.persist import read, restore_weights
     from disttrain.training.state import Prepared
@@ -44,7 +46,8 @@ def evaluate(
 
         ready, checkpoint, refused = everyone(joined, set_up)
         joined.phase = "evaluating"
-        metrics = evaluate_run(ready)
+        splits = dict.fromkeys((deciding(ready), "test"))
+        metrics = by_name({split: evaluate_run(ready, split) for split in splits})
         if joined.world.is_main:
             assert checkpoint is not None
             warnings = {"passed over": "; ".join(refused)} if refused else {}

@@ -28,6 +28,7 @@ def show(
     from disttrain.tasks.make import make_task, stated_sizes
 
     sizes = stated_sizes(recipe)
-    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, facts_of(recipe, make_task(recipe)))
+    model = facts_of(recipe, make_task(recipe))
+    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, model, validation_samples=sizes.validation)
     title = f"{recipe.name or 'the default recipe'} on {world_size} rank{'s' if world_size > 1 else ''}"
     print_table(title, ("what", "value", "why"), explain(recipe, plan))

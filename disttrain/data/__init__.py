@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from disttrain.data.loader import Batch, Loader, MicroBatch, loader
 from disttrain.data.order import GlobalShuffle, Order, Partition, Sequential, WithReplacement
 from disttrain.data.position import Position
+from disttrain.data.selection import Selection, held_out
 from disttrain.data.shares import share
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ __all__ = [
     "Order",
     "Partition",
     "Position",
+    "Selection",
     "Sequential",
     "WithReplacement",
+    "held_out",
     "loader",
     "share",
 ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from disttrain.data.dataset import InMemory, dataset_fingerprint
+from disttrain.data.dataset import Dataset, InMemory, dataset_fingerprint, plain
 from disttrain.data.randomness import uniform
 from disttrain.errors import InputError
 
@@ -89,6 +89,10 @@ class Augmented:
             stream = f"augment {index}"
             images = transform(images, uniform(self.seed, epoch, ids, stream=stream, draws=transform.draws))
         return images, *others
+
+    def plain(self) -> Dataset:
+        """The images as they are."""
+        return plain(self.dataset)
 
     def fingerprint(self) -> str:
         """Of the dataset within, the transforms with their settings, and the seed."""

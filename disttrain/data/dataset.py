@@ -95,6 +95,13 @@ def tensors_digest(tensors: Sequence[Tensor], begin: str = "") -> str:
     return digest.hexdigest()
 
 
+def plain(dataset: Dataset) -> Dataset:
+    """The same samples as evaluation is to see them: what the data set's ``plain()`` returns, neither augmented nor mixed. A
+    data set without that method is taken as it is, in epoch 0."""
+    own = getattr(dataset, "plain", None)
+    return own() if callable(own) else dataset
+
+
 def read(dataset: PerSample | MapStyle, epoch: int, ids: Ids, seed: int) -> Tensors:
     """The samples ``ids`` (n,) of a dataset that is not in memory, stacked: tensors of shape (n, ...).
 

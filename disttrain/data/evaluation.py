@@ -5,7 +5,8 @@ Ranks may have different numbers of batches, and none at all: sum totals and cou
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 import torch
@@ -14,6 +15,7 @@ from numpy import arange, int64
 from disttrain.data.batch import MicroBatch
 from disttrain.data.dataset import Dataset, Ids
 from disttrain.data.fetching import fetch
+from disttrain.data.selection import Selection
 from disttrain.data.shares import share
 from disttrain.errors import InputError
 
@@ -24,6 +26,7 @@ def evaluation_batches(
     rank: int,
     size: int,
     batch: int,
+    chosen: Selection | None = None,
     workers: int = 0,
     prefetch: int = 2,
     device: str | torch.device | None = None,
@@ -31,7 +34,9 @@ def evaluation_batches(
     """This rank's contiguous share of the dataset in its own order, ``batch`` samples at a time (the last may
     be short).
 
-    The arguments are those of :class:`disttrain.data.loader.Loader`; samples are read as those of epoch 0.
+    Args:
+        chosen: the samples that are read, in the selection's order; None: all of them.
+        The others are those of :class:`disttrain.data.loader.Loader`; samples are read as those of epoch 0.
 
     Raises:
         InputError: ``batch`` is below 1 or ``rank`` is not below ``size``.
@@ -40,17 +45,28 @@ def evaluation_batches(
         raise InputError(f"the evaluation batch is {batch}; it must be at least 1")
     if not 0 <= rank < size:
         raise InputError(f"rank is {rank} of {size}; it must be from 0 to {size - 1}")
-    lo, hi = share(len(dataset), rank, size)
-    pieces = [arange(start, min(start + batch, hi), dtype=int64) for start in range(lo, hi, batch)]
-    return _deliver(dataset, pieces, workers, prefetch, torch.device(device or "cpu"))
+    lo, hi = share(len(dataset if chosen is None else chosen), rank, size)
+    pieces = (arange(start, min(start + batch, hi), dtype=int64) for start in range(lo, hi, batch))
+    stream = _deliver(dataset, pieces if chosen is None else map(chosen.ids, pieces), workers, prefetch, device)
+    return stream if lo < hi else _nothing()
 
 
 def _deliver(
-    dataset: Dataset, pieces: list[Ids], workers: int, prefetch: int, device: torch.device
+    dataset: Dataset, pieces: Iterator[Ids], workers: int, prefetch: int, device: str | torch.device | None
 ) -> Generator[MicroBatch, None, None]:
-    if not pieces:
-        return
-    requests = ((0, ids) for ids in pieces)
-    with closing(fetch(dataset, requests, seed=0, workers=workers, prefetch=prefetch, device=device)) as stream:
-        for ids, tensors in zip(pieces, stream, strict=True):
-            yield MicroBatch(tensors, ids, 1.0)
+    waiting: deque[Ids] = deque()
+
+    def requests() -> Iterator[tuple[int, Ids]]:
+        for ids in pieces:
+            waiting.append(ids)
+            yield 0, ids
+
+    place = torch.device(device or "cpu")
+    with closing(fetch(dataset, requests(), seed=0, workers=workers, prefetch=prefetch, device=place)) as stream:
+        for tensors in stream:
+            yield MicroBatch(tensors, waiting.popleft(), 1.0)
+
+
+def _nothing() -> Generator[MicroBatch, None, None]:
+    """Of an empty share; no worker is started for it."""
+    yield from ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from copy import copy
 from os import PathLike
 from pathlib import Path
 
@@ -75,6 +76,12 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.sample(index, 0)
+
+    def plain(self) -> ImageFolder:
+        """The same files, not augmented."""
+        plain = copy(self)
+        plain.augment = False
+        return plain
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the relative path and size of each file. The contents are not read."""

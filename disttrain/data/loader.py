@@ -107,8 +107,8 @@ class Loader:
             f"per_rank_max is {per_rank_max}; it must be at least {ghost_size}, or None for no limit",
         )
         _check(
-            len(dataset) == order.num_samples,
-            f"the dataset has {len(dataset)} samples but the order is over {order.num_samples}",
+            len(dataset) == order.dataset_samples,
+            f"the dataset has {len(dataset)} samples but the order is over {order.dataset_samples}",
         )
         self.position = position or Position()
         _check(
@@ -221,7 +221,8 @@ def loader(
     Args:
         world: anything with ``rank`` and ``size``, such as ``engine.world``.
         global_batch: samples in a batch over all ranks.
-        order: the name of an order, or an order such as ``Partition(len(dataset), seed, parts=8)``.
+        order: the name of an order, or an order such as ``Partition(len(dataset), seed, parts=8)``; of a part of the dataset,
+            ``GlobalShuffle(len(train), seed, train)`` where ``train, validation = held_out(len(dataset), 0.1)``.
         The others are those of :class:`Loader`.
 
     Example::
@@ -257,7 +258,7 @@ def loader(
         batch_size=global_batch,
         per_rank_max=per_rank_max,
         last=last,
-        stop_samples=epochs * len(dataset),
+        stop_samples=epochs * chosen.num_samples,
         seed=seed,
         workers=workers,
         device=device,

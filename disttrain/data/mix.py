@@ -1,8 +1,8 @@
 """Mixup and cutmix: each training image is mixed with another one, and so is its loss.
 
 Everything random about a sample, whether it is mixed, with which partner and in what proportion, is a pure function of (seed,
-epoch, sample id). The partner is drawn from the whole set and read along, not taken from the batch: the result does not
-depend on the batch, the ranks or the accumulation. That costs reading every sample twice.
+epoch, sample id). The partner is drawn from all samples that are trained on and read along, not taken from the batch: the
+result does not depend on the batch, the ranks or the accumulation. That costs reading every sample twice.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttrain.data.dataset import InMemory, PerSample, Tensors, dataset_fingerprint
+from disttrain.data.dataset import Dataset, InMemory, PerSample, Tensors, dataset_fingerprint, plain
 from disttrain.data.randomness import uniform
+from disttrain.data.selection import Selection
 from disttrain.errors import InputError
 
 _Data = TypeVar("_Data", InMemory, PerSample)
@@ -44,24 +45,34 @@ class MixSettings:
 
 
 class _Mixed(Generic[_Data]):
-    """What both kinds of datasets share: the draws."""
+    """What both kinds of datasets share: the draws.
 
-    def __init__(self, dataset: _Data, settings: MixSettings, seed: int) -> None:
+    Args:
+        chosen: the samples that partners are drawn from; None: all of them.
+    """
+
+    def __init__(self, dataset: _Data, settings: MixSettings, seed: int, chosen: Selection | None = None) -> None:
         self.dataset: _Data = dataset
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.chosen = settings, seed, chosen
         self.rowwise: bool = getattr(dataset, "rowwise", False)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def plain(self) -> Dataset:
+        """The samples, neither mixed nor augmented."""
+        return plain(self.dataset)
+
     def fingerprint(self) -> str:
         """Of the data set within, and of the settings."""
-        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed}"
+        return f"{dataset_fingerprint(self.dataset)} {self.settings} {self.seed} {self.chosen}"
 
     def draws(self, ids: NDArray[np.int64], epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float64], Tensor]:
         """Partner ids (n,), shares of the image itself (n,), and centres of boxes (n, 2) in [0, 1), NaN for mixup."""
         u = uniform(self.seed, epoch, ids, stream="mix", draws=4)
-        partners = np.floor(u[:, 0] * len(self)).astype(np.int64)
+        partners = np.floor(u[:, 0] * len(self if self.chosen is None else self.chosen)).astype(np.int64)
+        if self.chosen is not None:
+            partners = self.chosen.ids(partners)
         alphas = (self.settings.cutmix, self.settings.mixup)
         cut = u[:, 1] < 0.5 if all(alphas) else np.full(len(ids), bool(self.settings.cutmix))
         share = np.where(cut, *(symmetric_beta(alpha, self.seed, epoch, ids) if alpha else 1.0 for alpha in alphas))

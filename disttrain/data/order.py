@@ -1,7 +1,8 @@
 """The order in which an epoch visits the samples. No order knows the number of ranks.
 
 Every order is a pure function of its arguments, so a run can be resumed anywhere on any cluster from the
-position alone. Only the sequence of the current epoch is kept in memory (8 bytes a sample).
+position alone. Shuffled orders are computed at the positions that are asked for (see :mod:`disttrain.data.permutation`):
+1e9 samples take 3 MB, and a first batch in the middle of an epoch some milliseconds.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from disttrain.data.randomness import keys, uniform
+from disttrain.data.permutation import Ids, permuted
+from disttrain.data.randomness import uniform
+from disttrain.data.selection import Selection
 from disttrain.errors import InputError
 
-Ids = NDArray[np.int64]
+BLOCK = 8192
+"""Positions that are worked out at once: all of them, where the permutation is a sorted one."""
+_HELD = 2
+"""Blocks that are kept: a batch may lie across the border of two."""
 
 
 class Order(Protocol):
@@ -23,7 +28,12 @@ class Order(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """Positions in an epoch, which is also the number of samples of the dataset."""
+        """Positions in an epoch."""
+        ...
+
+    @property
+    def dataset_samples(self) -> int:
+        """Samples of the dataset that the ids belong to; more than ``num_samples`` where a part of it is visited."""
         ...
 
     def batch(self, epoch: int, start: int, stop: int) -> Ids:
@@ -36,7 +46,7 @@ class Sequential:
     """The samples as they stand, the same in every epoch."""
 
     def __init__(self, num_samples: int) -> None:
-        self.num_samples = _count("num_samples", num_samples)
+        self.num_samples = self.dataset_samples = _count("num_samples", num_samples)
 
     def batch(self, epoch: int, start: int, stop: int) -> Ids:
         """The ids start to stop - 1."""
@@ -44,54 +54,72 @@ class Sequential:
         return np.arange(start, stop, dtype=np.int64)
 
 
-class WithReplacement:
+class _InBlocks(ABC):
+    """An order that works out a block of positions at once, because single batches would cost several times as much.
+
+    Args:
+        num_samples: positions in an epoch.
+        seed: decides the order, together with the epoch.
+        chosen: the samples of the dataset that are visited; None: all of them.
+    """
+
+    def __init__(self, num_samples: int, seed: int, chosen: Selection | None = None) -> None:
+        self.num_samples = _count("num_samples", num_samples)
+        if chosen is not None and len(chosen) != num_samples:
+            raise InputError(f"the order is over {num_samples} samples, and {len(chosen)} are chosen")
+        self.dataset_samples = num_samples if chosen is None else chosen.total
+        self.seed = seed
+        self.chosen = chosen
+        self._held: dict[tuple[int, int], Ids] = {}
+
+    @abstractmethod
+    def _at(self, epoch: int, positions: Ids) -> Ids:
+        """(n,) the samples at ``positions`` (n,) of the epoch, counted from 0 to num_samples - 1."""
+
+    def batch(self, epoch: int, start: int, stop: int) -> Ids:
+        """(stop - start,) the ids at the positions [start, stop) of the epoch."""
+        _check_range(start, stop, self.num_samples)
+        if start == stop:
+            return np.empty(0, dtype=np.int64)
+        first, last = start // BLOCK, (stop - 1) // BLOCK
+        return np.concatenate(
+            [
+                self._block(epoch, number)[max(start - number * BLOCK, 0) : stop - number * BLOCK]
+                for number in range(first, last + 1)
+            ]
+        )
+
+    def _block(self, epoch: int, number: int) -> Ids:
+        found = self._held.get((epoch, number))
+        if found is None:
+            found = self._at(epoch, np.arange(number * BLOCK, min((number + 1) * BLOCK, self.num_samples)))
+            if self.chosen is not None:
+                found = self.chosen.ids(found)
+            if len(self._held) == _HELD:
+                del self._held[next(iter(self._held))]
+            self._held[epoch, number] = found
+        return found
+
+
+class WithReplacement(_InBlocks):
     """Position i of epoch e is a draw from the whole set, a pure function of (seed, e, i).
 
     Draws are independent, so each worker's share is itself a draw with replacement from the whole set.
     """
 
-    def __init__(self, num_samples: int, seed: int) -> None:
-        self.num_samples = _count("num_samples", num_samples)
-        self.seed = seed
-
-    def batch(self, epoch: int, start: int, stop: int) -> Ids:
-        """The draws of the positions [start, stop)."""
-        _check_range(start, stop, self.num_samples)
-        u = uniform(self.seed, epoch, np.arange(start, stop), stream="replacement")[:, 0]
+    def _at(self, epoch: int, positions: Ids) -> Ids:
+        u = uniform(self.seed, epoch, positions, stream="replacement")[:, 0]
         return np.floor(u * self.num_samples).astype(np.int64)
 
 
-class _EpochSequence(ABC):
-    """An order that works out a whole epoch at once and keeps the current one."""
-
-    def __init__(self, num_samples: int, seed: int) -> None:
-        self.num_samples = _count("num_samples", num_samples)
-        self.seed = seed
-        self._current: tuple[int, Ids] | None = None
-
-    @abstractmethod
-    def _sequence(self, epoch: int) -> Ids:
-        """(num_samples,) the ids of all positions of the epoch."""
-
-    def _positions(self, epoch: int, start: int, stop: int) -> Ids:
-        _check_range(start, stop, self.num_samples)
-        if self._current is None or self._current[0] != epoch:
-            self._current = (epoch, self._sequence(epoch))
-        return self._current[1][start:stop].copy()
-
-
-class GlobalShuffle(_EpochSequence):
+class GlobalShuffle(_InBlocks):
     """One random permutation of the whole set per epoch, a pure function of (seed, epoch)."""
 
-    def batch(self, epoch: int, start: int, stop: int) -> Ids:
-        """The slice [start, stop) of the epoch's permutation."""
-        return self._positions(epoch, start, stop)
-
-    def _sequence(self, epoch: int) -> Ids:
-        return np.argsort(keys(self.seed, epoch, self.num_samples))
+    def _at(self, epoch: int, positions: Ids) -> Ids:
+        return permuted(positions, self.num_samples, seed=self.seed, epoch=epoch, stream="permutation")
 
 
-class Partition(_EpochSequence):
+class Partition(_InBlocks):
     """The set is shuffled once and split into ``parts``; each worker then reads one part.
 
     Epoch 0 reads every part in the order of the split, later epochs reshuffle within the part. Position j of
@@ -104,26 +132,26 @@ class Partition(_EpochSequence):
     part. The order itself depends on ``parts``, which the recipe fixes, and never on the ranks.
     """
 
-    def __init__(self, num_samples: int, seed: int, parts: int) -> None:
-        super().__init__(num_samples, seed)
+    def __init__(self, num_samples: int, seed: int, parts: int, chosen: Selection | None = None) -> None:
+        super().__init__(num_samples, seed, chosen)
         self.parts = _count("parts", parts)
-        self._split = np.argsort(keys(seed, 0, num_samples, stream="partition"))
-        sizes = [num_samples // parts + (part < num_samples % parts) for part in range(parts)]
-        self._part_of_slot = np.repeat(np.arange(parts), sizes)
-        self._first_slot = np.cumsum([0, *sizes[:-1]])
 
     def batch(self, epoch: int, start: int, stop: int) -> Ids:
         """The ids of the positions [start, stop), sorted by part and in their order within each part."""
-        ids = self._positions(epoch, start, stop)
+        ids = super().batch(epoch, start, stop)
         return ids[np.argsort(np.arange(start, stop) % self.parts, kind="stable")]
 
-    def _sequence(self, epoch: int) -> Ids:
-        slots = self._split
+    def _at(self, epoch: int, positions: Ids) -> Ids:
+        smaller, longer = divmod(self.num_samples, self.parts)
+        element, part = np.divmod(positions, self.parts)
         if epoch > 0:
-            shuffled = keys(self.seed, epoch, self.num_samples, stream="within part")[self._split]
-            slots = self._split[np.lexsort((shuffled, self._part_of_slot))]
-        position = np.arange(self.num_samples)
-        return slots[self._first_slot[position % self.parts] + position // self.parts]
+            sizes = smaller + (part < longer)
+            element = permuted(
+                element, -(-self.num_samples // self.parts), seed=self.seed, epoch=epoch, stream="within part",
+                lanes=part, sizes=sizes,
+            )  # fmt: skip
+        slots = part * smaller + np.minimum(part, longer) + element
+        return permuted(slots, self.num_samples, seed=self.seed, epoch=0, stream="partition")
 
 
 def _count(name: str, value: int) -> int:

@@ -36,11 +36,15 @@ def bits(seed: int, epoch: int, ids: ArrayLike, *, stream: str, draws: int = 1) 
     Returns:
         (n, draws) uint64.
     """
-    x = np.asarray(ids).astype(np.uint64)
-    state = _mix(x ^ np.uint64(_base(int(seed), int(epoch), stream)))
+    state = word(seed, epoch, np.asarray(ids).astype(np.uint64), stream=stream)
     # Array by array, because NumPy warns when a *scalar* uint64 wraps round.
     steps = np.arange(1, draws + 1, dtype=np.uint64) * np.full(draws, _GAMMA, dtype=np.uint64)
     return _mix(state[:, None] + steps)
+
+
+def word(seed: int, epoch: int, ids: NDArray[np.uint64], *, stream: str) -> NDArray[np.uint64]:
+    """(n,) 64 random bits for each of the ``ids`` (n,); quicker than :func:`bits`, of which it is the first half."""
+    return _mix(ids ^ np.uint64(_base(int(seed), int(epoch), stream)))
 
 
 def uniform(seed: int, epoch: int, ids: ArrayLike, *, stream: str, draws: int = 1) -> NDArray[np.float64]:

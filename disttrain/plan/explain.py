@@ -33,8 +33,17 @@ def _data(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
         "partition": "shuffled once and split; every worker reads its own part, later reshuffled within it",
         "replacement": "each sample drawn from the whole set, a function of (seed, epoch, position)",
     }
+    validation, exact = recipe.data.validation, "each sample exactly once, whatever the number of ranks"
     yield "train set", f"{plan.train_samples:,} samples", f"task {recipe.task.name}"
-    yield "test set", f"{plan.test_samples:,} samples", "evaluated exactly once each, whatever the number of ranks"
+    if plan.validation_samples:
+        whence = f"{validation.fraction:g} of the train set, never trained on" if validation else "the task's own"
+        yield (
+            "validation set",
+            f"{plan.validation_samples:,} samples",
+            f"{whence}; decides which checkpoint is the best",
+        )
+        exact += "; read once, at the end"
+    yield "test set", f"{plan.test_samples:,} samples", exact
     yield "order", f"{order}{parts}", reasons[order]
 
 

@@ -31,7 +31,7 @@ class StepPlan:
         share: smallest and largest number of samples a rank contributes to a full batch.
         micro_batch: most samples that go through the model at once.
         accumulation: micro-batches of the rank with the largest share.
-        train_samples, test_samples: sizes of the two sets.
+        train_samples, test_samples, validation_samples: trained on, tested on, and validating; 0: the test set decides.
         epoch: how an epoch is cut into updates.
         total_samples, total_updates: length of the run.
         peak_lr: learning rate at the top of the schedule.
@@ -52,6 +52,7 @@ class StepPlan:
     accumulation: int
     train_samples: int
     test_samples: int
+    validation_samples: int
     epoch: EpochLength
     total_samples: int
     total_updates: int
@@ -64,12 +65,18 @@ class StepPlan:
 
 
 def resolve_plan(
-    recipe: Recipe, train_samples: int, test_samples: int, world_size: int, model: ModelFacts = PLAIN
+    recipe: Recipe,
+    train_samples: int,
+    test_samples: int,
+    world_size: int,
+    model: ModelFacts = PLAIN,
+    *,
+    validation_samples: int = 0,
 ) -> StepPlan:
     """Derive everything.
 
     Args:
-        train_samples, test_samples: sizes of the task's two sets.
+        train_samples, test_samples, validation_samples: how many are trained on, tested on, and validate.
         world_size: number of ranks, at least 1.
         model: what the model says of itself.
 
@@ -115,6 +122,7 @@ def resolve_plan(
         accumulation=pieces,
         train_samples=train_samples,
         test_samples=test_samples,
+        validation_samples=validation_samples,
         epoch=epoch,
         total_samples=total,
         total_updates=epoch.updates_after(total),

@@ -19,10 +19,11 @@ from disttrain.tasks.terms import Losses
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Samples of the two sets."""
+    """Samples of each set; ``validation`` where the task brings such a set of its own."""
 
     train: int
     test: int
+    validation: int = 0
 
 
 class Task(ABC):
@@ -52,15 +53,24 @@ class Task(ABC):
 
     @abstractmethod
     def sizes(self) -> Sizes:
-        """Samples of the train and the test set; cheap, for ``disttrain show``."""
+        """Samples of the sets; cheap, for ``disttrain show``."""
 
     @abstractmethod
     def train_dataset(self) -> Dataset:
-        """The train set; called often, so load it once."""
+        """The train set; called often, so load it once.
+
+        A part of it is also evaluated. If its samples are changed at random, give the data set a method ``plain()`` that
+        returns one of the same samples as they are; without it they are evaluated with the random changes of epoch 0.
+        """
 
     @abstractmethod
     def test_dataset(self) -> Dataset:
         """The test set; called often, so load it once."""
+
+    def validation_dataset(self) -> Dataset | None:
+        """The set that decides which checkpoint is the best and when to stop, if the task brings one of its own (``sizes`` then
+        counts it); called often, so load it once. Without it, a recipe's ``data.validation`` or the test set decides."""
+        return None
 
     @abstractmethod
     def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Losses:
@@ -118,8 +128,9 @@ class Task(ABC):
         A dataset that has a ``fingerprint()`` says itself what it consists of; of others, the size and a few samples count.
         """
         digest = hashlib.sha256()
-        for dataset in (self.train_dataset(), self.test_dataset()):
-            digest.update(dataset_fingerprint(dataset).encode())
+        for dataset in (self.train_dataset(), self.test_dataset(), self.validation_dataset()):
+            if dataset is not None:
+                digest.update(dataset_fingerprint(dataset).encode())
         return digest.hexdigest()[:16]
 
 

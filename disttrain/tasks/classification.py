@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from disttrain.data.dataset import Dataset, InMemory, PerSample
 from disttrain.data.mix import MixedInMemory, MixedPerSample, MixSettings, mix
+from disttrain.data.selection import trained_on
 from disttrain.errors import InputError
 from disttrain.tasks.base import Sizes, Task
 from disttrain.tasks.cross_entropy import cross_entropy, rates, totals
@@ -38,10 +39,13 @@ class Classification(Task):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
-        self._mix: tuple[MixSettings, int] | None = None
+        self._mix: tuple[MixSettings, int, float | None] | None = None
 
-    def mix(self, settings: MixSettings, seed: int) -> None:
+    def mix(self, settings: MixSettings, seed: int, held_out: float | None = None) -> None:
         """Mix training images from now on (see :mod:`disttrain.data.mix`).
+
+        Args:
+            held_out: share of the train set that validates, and is no partner.
 
         Raises:
             InputError: the samples are no images.
@@ -50,7 +54,7 @@ class Classification(Task):
             raise InputError(
                 f"loss.mixup and loss.cutmix mix images (channels, height, width), and samples are of shape {self.in_shape}"
             )
-        self._mix = settings, seed
+        self._mix = settings, seed, held_out
 
     @abstractmethod
     def load(self) -> tuple[Dataset, Dataset]:
@@ -61,10 +65,12 @@ class Classification(Task):
         train, test = self.load()
         if self._mix is None:
             return train, test
+        settings, seed, fraction = self._mix
+        chosen = trained_on(len(train), fraction)
         if isinstance(train, InMemory):
-            return MixedInMemory(train, *self._mix), test
+            return MixedInMemory(train, settings, seed, chosen), test
         if isinstance(train, PerSample):
-            return MixedPerSample(train, *self._mix), test
+            return MixedPerSample(train, settings, seed, chosen), test
         raise InputError(
             f"loss.mixup and loss.cutmix need a data set with gather() or sample(), not {type(train).__name__}"
         )

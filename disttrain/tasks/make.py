@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from disttrain.config import Recipe
 from disttrain.data.mix import MixSettings
+from disttrain.data.selection import held_out
 from disttrain.errors import DataError, InputError
 from disttrain.tasks.base import Sizes, Task, unknown_metric
 from disttrain.tasks.build import build_task
@@ -26,16 +27,22 @@ def make_task(recipe: Recipe) -> Task:
             raise InputError(
                 f"loss.mixup and loss.cutmix are for image classification, and not for task {recipe.task.name}"
             )
-        task.mix(MixSettings(loss.mixup, loss.cutmix), recipe.seed)
+        task.mix(MixSettings(loss.mixup, loss.cutmix), recipe.seed, fraction_held_out(recipe))
     return task
 
 
+def fraction_held_out(recipe: Recipe) -> float | None:
+    """The share of the train set that validates."""
+    return None if recipe.data.validation is None else recipe.data.validation.fraction
+
+
 def stated_sizes(recipe: Recipe) -> Sizes:
-    """The sizes of the sets; where the data is not at hand, what the recipe's ``data`` section states.
+    """How many samples are trained on, validate and test; where the data is not at hand, from what the recipe's ``data``
+    section states.
 
     Raises:
         DataError: the data cannot be read, and the recipe does not state both sizes; the message says how to.
-        InputError: the recipe states other sizes.
+        InputError: as :func:`checked_sizes`.
     """
     task = make_task(recipe)
     train, test = recipe.data.train_samples, recipe.data.test_samples
@@ -46,18 +53,50 @@ def stated_sizes(recipe: Recipe) -> Sizes:
             raise DataError(
                 f"{error}. To see the plan without the data: data.train_samples=N data.test_samples=N"
             ) from error
-        return Sizes(train, test)
+        return _divided(recipe, Sizes(train, test))
 
 
 def checked_sizes(recipe: Recipe, task: Task) -> Sizes:
-    """The sizes of the sets.
+    """How many samples are trained on, validate and test.
 
     Raises:
-        InputError: the recipe states other ones.
+        InputError: the recipe states other sizes, or asks for a validation set where the task brings one or too few samples.
     """
     sizes = task.sizes()
     for name, real in (("train_samples", sizes.train), ("test_samples", sizes.test)):
         stated = getattr(recipe.data, name)
         if stated is not None and stated != real:
             raise InputError(f"data.{name} is {stated:,}, but the set of task {recipe.task.name} has {real:,} samples")
-    return sizes
+    if sizes.validation and recipe.data.validation is not None:
+        raise InputError(
+            f"task {recipe.task.name} brings a validation set of its own ({sizes.validation:,} samples): "
+            "leave out data.validation"
+        )
+    return _divided(recipe, sizes)
+
+
+def load_sets(recipe: Recipe, task: Task) -> Sizes:
+    """Read the task's sets, and return :func:`checked_sizes`.
+
+    Raises:
+        InputError: as there, or the task's ``sizes()`` are not those of its sets.
+    """
+    sizes = task.sizes()
+    sets = {"train": task.train_dataset(), "test": task.test_dataset(), "validation": task.validation_dataset()}
+    for name, dataset in sets.items():
+        said, real = getattr(sizes, name), 0 if dataset is None else len(dataset)
+        if said != real:
+            raise InputError(
+                f"task {recipe.task.name}: sizes() says that the {name} set has {said:,} samples, but "
+                f"{name}_dataset() has {real:,}"
+            )
+    return checked_sizes(recipe, task)
+
+
+def _divided(recipe: Recipe, sizes: Sizes) -> Sizes:
+    """What is left of the train set once the recipe's validation set is taken from it."""
+    fraction = fraction_held_out(recipe)
+    if fraction is None:
+        return sizes
+    train, validation = held_out(sizes.train, fraction)
+    return Sizes(len(train), sizes.test, len(validation))

@@ -27,11 +27,14 @@ _MOST_RANKS = 8
 
 def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, str]]:
     """Label and value of each entry, in the order given; values that are None are left out."""
-    return [
-        (_LABELS.get(name, name.replace("_", " ")), _text(name, value))
-        for name, value in summary.items()
-        if value is not None
-    ]
+    return [(_label(name, summary), _text(name, value)) for name, value in summary.items() if value is not None]
+
+
+def _label(name: str, summary: Mapping[str, object]) -> str:
+    """A metric that stands there for another split too is the test set's."""
+    if any(f"{split}_{name}" in summary for split in ("train", "validation")):
+        return f"test {name}"
+    return _LABELS.get(name, name.replace("_", " "))
 
 
 def summary_lines(summary: Mapping[str, object]) -> list[str]:

@@ -19,7 +19,8 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoardSink:
-    """Writes every number of a record as ``train/NAME`` or ``SPLIT/NAME`` over the step, and numbers by name within it as
+    """Writes every number of a record as ``train/NAME``, or ``SPLIT/NAME`` where it is an evaluation (``train_set/NAME`` on the
+    train set, to stay apart from the losses of updates), over the step, and numbers by name within it as
     ``train/NAME/KEY``. Events are not written."""
 
     def __init__(self, writer: SummaryWriter) -> None:
@@ -29,7 +30,8 @@ class TensorBoardSink:
         step = record.get("step")
         if "event" in record or not isinstance(step, int):
             return
-        group = record.get("split", "train")
+        split = record.get("split")
+        group = "train" if split is None else "train_set" if split == "train" else split
         for name, value in _numbers({k: v for k, v in record.items() if k not in ("step", "samples")}):
             self._writer.add_scalar(f"{group}/{name}", value, step)
 

@@ -14,6 +14,7 @@ from disttrain.config import Recipe
 from disttrain.data import Loader, Order
 from disttrain.data.order import GlobalShuffle, Partition, WithReplacement
 from disttrain.data.randomness import bits
+from disttrain.data.selection import Selection, trained_on
 from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
 from disttrain.engine.exchange import Exchange
@@ -24,7 +25,7 @@ from disttrain.methods.model import has_static_graph, make_model
 from disttrain.methods.optimizers import make_optimizer
 from disttrain.plan.plan import resolve_plan
 from disttrain.precision import PRECISIONS
-from disttrain.tasks.make import checked_sizes, make_task
+from disttrain.tasks.make import fraction_held_out, load_sets, make_task
 from disttrain.training.facts import facts
 from disttrain.training.state import Prepared, Run
 
@@ -48,9 +49,13 @@ def build_run(recipe: Recipe, engine: Engine) -> Run:
     """
     ready = construct(recipe, engine)
     task, model, found = ready.task, ready.model, ready.facts
-    everyone(engine, lambda: (task.train_dataset(), task.test_dataset()))
-    sizes = everyone(engine, lambda: checked_sizes(recipe, task))
-    plan = everyone(engine, lambda: resolve_plan(recipe, sizes.train, sizes.test, engine.world.size, found))
+    sizes = everyone(engine, lambda: load_sets(recipe, task))
+    plan = everyone(
+        engine,
+        lambda: resolve_plan(
+            recipe, sizes.train, sizes.test, engine.world.size, found, validation_samples=sizes.validation
+        ),
+    )
     require_agreement(engine, facts(recipe, task))
     if recipe.start_from is not None:
         on_main(engine, lambda: start_from(model, Path(recipe.start_from or "")))
@@ -112,10 +117,10 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
 
 def make_loader(run: Run) -> Loader:
     """This rank's training batches, from the run's position on and without end."""
-    recipe, world = run.recipe, run.engine.world
+    recipe, world, dataset = run.recipe, run.engine.world, run.task.train_dataset()
     return Loader(
-        run.task.train_dataset(),
-        make_order(recipe, run.plan.train_samples, world.size),
+        dataset,
+        make_order(recipe, run.plan.train_samples, world.size, trained_on(len(dataset), fraction_held_out(recipe))),
         rank=world.rank,
         size=world.size,
         batch_size=run.plan.batch_at,
@@ -130,15 +135,16 @@ def make_loader(run: Run) -> Loader:
     )
 
 
-def make_order(recipe: Recipe, num_samples: int, world_size: int) -> Order:
-    """The order in which samples are visited. ``parts`` defaults to the number of ranks the run was started with."""
+def make_order(recipe: Recipe, num_samples: int, world_size: int, chosen: Selection | None = None) -> Order:
+    """The order in which samples are visited, all of them or those ``chosen``. ``parts`` defaults to the number of ranks the
+    run was started with."""
     match recipe.data.order:
         case "partition":
-            return Partition(num_samples, recipe.seed, recipe.data.parts or world_size)
+            return Partition(num_samples, recipe.seed, recipe.data.parts or world_size, chosen)
         case "replacement":
-            return WithReplacement(num_samples, recipe.seed)
+            return WithReplacement(num_samples, recipe.seed, chosen)
         case _:
-            return GlobalShuffle(num_samples, recipe.seed)
+            return GlobalShuffle(num_samples, recipe.seed, chosen)
 
 
 def seed_rank(seed: int, rank: int) -> None:

@@ -1,31 +1,42 @@
-"""Evaluation: every sample of the test set once, over all ranks, and exact totals."""
+"""Evaluation: every sample of a set once, over all ranks, and exact totals."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from disttrain.data.dataset import Dataset, plain
 from disttrain.data.evaluation import evaluation_batches
-from disttrain.training.state import Prepared
+from disttrain.data.selection import Selection, held_out
+from disttrain.tasks.base import Task
+from disttrain.tasks.make import fraction_held_out
+from disttrain.training.state import Prepared, Run
+
+Split = Literal["train", "validation", "test"]
 
 
-def evaluate(run: Prepared) -> dict[str, float]:
-    """The task's metrics over the whole test set, the same on all ranks.
+def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
+    """The task's metrics over all samples of a split (see :func:`samples`), the same on all ranks.
 
     Ranks sum over their own contiguous shares; sums and counts are added up, then divided, so the result does not depend
     on the number of ranks but for the order of float64 additions.
     """
     engine, task, settings, model = run.engine, run.task, run.recipe.evaluate, run.model
+    dataset, chosen = samples(task, split, fraction_held_out(run.recipe))
     was_training = model.training
     model.eval()
     totals: dict[str, Tensor] = {}
     try:
         with torch.inference_mode():
             for micro in evaluation_batches(
-                task.test_dataset(),
+                dataset,
                 rank=engine.world.rank,
                 size=engine.world.size,
                 batch=settings.batch if settings is not None else 1000,
+                chosen=chosen,
                 workers=run.recipe.data.workers,
                 device=engine.world.device,
             ):
@@ -40,3 +51,46 @@ def evaluate(run: Prepared) -> dict[str, float]:
     zero = torch.zeros((), dtype=torch.float64)
     sums = engine.all_reduce(torch.stack([totals.get(name, zero).cpu() for name in names]))
     return task.summarise(dict(zip(names, sums.tolist(), strict=True)))
+
+
+def samples(task: Task, split: Split, fraction: float | None) -> tuple[Dataset, Selection | None]:
+    """A set of the task and the samples of it that make up a split; None: all of them.
+
+    Of the train set, as evaluation sees it (:func:`disttrain.data.dataset.plain`), ``validation`` takes the ``fraction`` that is
+    held out, unless the task has such a set of its own; ``train`` takes as many of the others as the test set has, or all
+    of them if they are fewer. Both are fixed choices that nothing but the sizes decides.
+    """
+    if split == "test":
+        return task.test_dataset(), None
+    own = task.validation_dataset()
+    if split == "validation" and own is not None:
+        return own, None
+    dataset = plain(task.train_dataset())
+    total = len(dataset)
+    everything = Selection(total, 0, total)
+    train, validation = (everything, everything.first(0)) if fraction is None else held_out(total, fraction)
+    return dataset, validation if split == "validation" else train.first(len(task.test_dataset()))
+
+
+def deciding(run: Prepared) -> Split:
+    """The split whose metric says which checkpoint is the best and when to stop early."""
+    own = run.task.validation_dataset() is not None
+    return "validation" if own or run.recipe.data.validation is not None else "test"
+
+
+def regular(run: Prepared) -> list[Split]:
+    """The splits of every evaluation, the deciding one last."""
+    settings, last = run.recipe.evaluate, deciding(run)
+    return ["train", last] if settings is not None and settings.train else [last]
+
+
+def evaluate_all(run: Run, splits: Sequence[Split]) -> dict[Split, dict[str, float]]:
+    """The metrics of each split as the run stands; of the averaged weights, where there are any."""
+    with run.methods.statistics.complete(), run.methods.average.applied():
+        return {split: evaluate(run, split) for split in splits}
+
+
+def by_name(found: Mapping[Split, Mapping[str, float]]) -> dict[str, float]:
+    """All metrics in one: those of the test set under their own names, others as ``SPLIT_NAME``."""
+    others = {f"{split}_{name}": value for split in found if split != "test" for name, value in found[split].items()}
+    return {**others, **found.get("test", {})}

@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 from disttrain.data.batch import Batch
-from disttrain.errors import DivergedError, InputError, StopRequested
+from disttrain.errors import DivergedError, StopRequested
 from disttrain.plan.rate import learning_rate
 from disttrain.telemetry import Sink
 from disttrain.training.build import make_loader
-from disttrain.training.evaluate import evaluate
+from disttrain.training.evaluate import by_name, deciding, evaluate_all, regular
 from disttrain.training.journal import Journal, where
 from disttrain.training.persist import save
 from disttrain.training.rehearse import rehearse
@@ -140,20 +140,27 @@ def evaluation_due(run: Run) -> bool:
 
 def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     """Evaluate, log, and keep the record of the best. Returns whether this is the best so far; the same on all ranks, as
-    the metrics are the same."""
-    progress, early = run.progress, run.recipe.early_stopping
+    the metrics are the same. With a validation set, the test set is read once, at the end."""
+    progress = run.progress
     run.engine.phase = f"evaluating after update {progress.position.updates}"
-    with run.methods.statistics.complete(), run.methods.average.applied():
-        progress.metrics = evaluate(run)
+    found = evaluate_all(run, regular(run))
     progress.evaluated_at = progress.position.samples
-    sink.log({"split": "test", **where(run), **progress.metrics})
+    best = judge(run, found[deciding(run)])
+    if finished(run) and "test" not in found:
+        found |= evaluate_all(run, ["test"])
+    for split, metrics in found.items():
+        sink.log({"split": split, **where(run), **metrics})
+    progress.metrics = by_name(found)
+    return best
+
+
+def judge(run: Run, metrics: dict[str, float]) -> bool:
+    """Hold the metric that counts against the best so far, and return whether it is better."""
+    progress, early = run.progress, run.recipe.early_stopping
     name = early.metric if early is not None else run.task.metric
     margin = early.min_delta if early is not None else 0.0
     sign = 1.0 if run.task.higher_is_better(name) else -1.0
-    if name not in progress.metrics:
-        known = ", ".join(progress.metrics)
-        raise InputError(f"early_stopping.metric is {name!r}; this task has {known}").on_all_ranks()
-    value = progress.metrics[name]
+    value = run.task.judged(metrics, name)
     if progress.best is None or sign * (value - progress.best) > margin:
         progress.best, progress.best_step, progress.stale = value, progress.position.updates, 0
         return True

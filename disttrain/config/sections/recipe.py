@@ -55,13 +55,26 @@ class Batch(Section):
         return per_rank_max
 
 
+class Validation(Section):
+    """Samples that are kept from training and decide which checkpoint is the best and when to stop."""
+
+    fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        description="Of the train set: one end of a fixed permutation of its ids, whatever the seed."
+    )
+
+
 class Data(Section):
     order: Literal["global_shuffle", "partition", "replacement"] = "global_shuffle"
     parts: Positive | None = Field(None, description="Of partition; null: the number of ranks the run is started with.")
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="Processes that read samples, on each rank.")
     prefetch: Positive = Field(2, description="Micro-batches that are read ahead.")
+    validation: Validation | None = Field(
+        None,
+        description="Samples of the train set that validate; null: the task's own validation set, or the test set.",
+    )
     train_samples: Positive | None = Field(
-        None, description="Size the train set must have; lets show work where the data is not."
+        None,
+        description="Size the whole train set must have, validation included; lets show work where the data is not.",
     )
     test_samples: Positive | None = Field(None, description="Size the test set must have, likewise.")
 
@@ -75,9 +88,12 @@ class Data(Section):
 
 
 class Evaluate(Length):
-    """How often (without a length: after every epoch), and in what pieces, the test set is evaluated."""
+    """How often (without a length: after every epoch), and in what pieces, the model is evaluated."""
 
     batch: Positive = Field(1000, description="Samples at once on a rank.")
+    train: bool = Field(
+        True, description="Also on as many training samples as the test set has, which shows the generalisation gap."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from permutation_by_hand import permuted_by_hand
 
-from disttrain.data.order import GlobalShuffle, Order, Partition, Sequential, WithReplacement
-from disttrain.data.randomness import keys
+from disttrain.data.order import BLOCK, GlobalShuffle, Order, Partition, Sequential, WithReplacement
+from disttrain.data.selection import Selection
 from disttrain.data.shares import micro_batches, share
 from disttrain.errors import InputError
 
@@ -43,9 +46,51 @@ def test_a_batch_is_a_slice_of_the_epoch(kind: str, n: int, seed: int, data: st.
     assert order.batch(2, start, stop).tolist() == make(kind, n, seed, 1).batch(2, 0, n)[start:stop].tolist()
 
 
-def test_global_shuffle_sorts_the_ids_by_their_keys() -> None:
-    key = keys(3, 5, 50).tolist()
-    assert GlobalShuffle(50, 3).batch(5, 0, 50).tolist() == sorted(range(50), key=lambda id: key[id])
+@pytest.mark.parametrize("n", [1, 50, 9000])
+def test_global_shuffle_is_the_permutation_of_its_seed_and_epoch(n: int) -> None:
+    wanted = [permuted_by_hand(i, n, 3, 5, "permutation") for i in range(n)]
+    assert GlobalShuffle(n, 3).batch(5, 0, n).tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", ["global", "partition", "replacement"])
+def test_batches_across_the_borders_of_blocks_are_those_of_the_epoch(kind: str) -> None:
+    n = 3 * BLOCK + 17
+    whole = make(kind, n, 1, 1).batch(2, 0, n).tolist()
+    order = make(kind, n, 1, 1)
+    for start, stop in [(BLOCK - 3, BLOCK + 3), (0, 5), (2 * BLOCK - 1, n), (BLOCK, 2 * BLOCK), (7, 3 * BLOCK), (9, 9)]:
+        assert order.batch(2, start, stop).tolist() == whole[start:stop]
+
+
+@pytest.mark.parametrize("kind", [GlobalShuffle, WithReplacement, lambda n, seed, of: Partition(n, seed, 3, of)])
+def test_an_order_of_chosen_samples_visits_those_alone(kind: Callable[[int, int, Selection], Order]) -> None:
+    chosen = Selection(100, 30, 75)
+    order = kind(45, 2, chosen)
+    ids = chosen.ids(np.arange(45)).tolist()
+    visited = order.batch(1, 0, 45).tolist()
+    assert (order.num_samples, order.dataset_samples) == (45, 100)
+    assert set(visited) <= set(ids)
+    assert isinstance(order, WithReplacement) or sorted(visited) == sorted(ids)
+
+
+def test_an_order_over_another_number_than_is_chosen_is_refused() -> None:
+    with pytest.raises(InputError, match="the order is over 44 samples, and 45 are chosen"):
+        GlobalShuffle(44, 0, Selection(100, 30, 75))
+
+
+def test_a_start_in_the_middle_of_a_thousand_million_samples_needs_no_memory() -> None:
+    n = 10**9
+    for order in (
+        GlobalShuffle(n, 1),
+        Partition(n, 1, 8),
+        WithReplacement(n, 1),
+        GlobalShuffle(n, 1, Selection(2 * n, 0, n)),
+    ):
+        tracemalloc.start()
+        ids = order.batch(3, n // 2, n // 2 + 256)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(set(ids.tolist())) == 256
+        assert peak < 5e6
 
 
 def test_epochs_and_seeds_have_different_permutations() -> None:
@@ -62,16 +107,18 @@ def test_the_order_cannot_be_changed_through_a_batch() -> None:
 
 def partition_by_hand(n: int, seed: int, parts: int, epoch: int) -> list[list[int]]:
     """The parts of an epoch, from the description of the class."""
-    first = keys(seed, 0, n, stream="partition").tolist()
-    everything = sorted(range(n), key=lambda id: first[id])
+    everything = [permuted_by_hand(i, n, seed, 0, "partition") for i in range(n)]
     cut = []
     for part in range(parts):
         size = n // parts + (1 if part < n % parts else 0)
         cut.append(everything[:size])
         everything = everything[size:]
     if epoch:
-        again = keys(seed, epoch, n, stream="within part").tolist()
-        cut = [sorted(part, key=lambda id: again[id]) for part in cut]
+        longest = -(-n // parts)
+        cut = [
+            [ids[permuted_by_hand(i, longest, seed, epoch, "within part", lane, len(ids))] for i in range(len(ids))]
+            for lane, ids in enumerate(cut)
+        ]
     return cut
 
 

@@ -40,7 +40,7 @@ class NoTask:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_tasks.py").write_text(OWN)
+    (tmp_path / "own_built.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
@@ -83,38 +83,38 @@ def test_seed_and_label_smoothing_are_passed_on() -> None:
 
 
 def test_own_task(own: None) -> None:
-    task = build_task({"name": "own_tasks:Mine", "depth": 2}, seed=7)
+    task = build_task({"name": "own_built:Mine", "depth": 2}, seed=7)
     assert isinstance(task, Digits)
     assert (task.depth, task.seed) == (2, 7)  # type: ignore[attr-defined]
-    assert build_task({"name": "own_tasks:Mine", "depth": 2, "seed": 1}, seed=7).seed == 1  # type: ignore[attr-defined]
+    assert build_task({"name": "own_built:Mine", "depth": 2, "seed": 1}, seed=7).seed == 1  # type: ignore[attr-defined]
 
 
 def test_own_task_through_a_recipe(own: None, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "task: {name: 'own_tasks:Mine', depth: 3}\nbatch: {global: 8}\nepochs: 1\noptimizer: {name: sgd, lr: 0.1}\n"
+        "task: {name: 'own_built:Mine', depth: 3}\nbatch: {global: 8}\nepochs: 1\noptimizer: {name: sgd, lr: 0.1}\n"
     )
     recipe = load_recipe(path)
     assert build_task(recipe.task.model_dump()).depth == 3  # type: ignore[attr-defined]
 
 
 def test_own_task_that_does_not_fit(own: None) -> None:
-    assert refused({"name": "own_tasks:Mine"}) == (
-        "task own_tasks:Mine: missing a required argument: 'depth'. Its parameters are depth, seed; the recipe gives none"
+    assert refused({"name": "own_built:Mine"}) == (
+        "task own_built:Mine: missing a required argument: 'depth'. Its parameters are depth, seed; the recipe gives none"
     )
     assert "'width'. Its parameters are depth, seed; the recipe gives depth, width" in refused(
-        {"name": "own_tasks:Mine", "depth": 1, "width": 2}
+        {"name": "own_built:Mine", "depth": 1, "width": 2}
     )
-    assert refused({"name": "own_tasks:Mine", "depth": 1}, label_smoothing=0.1) == (
-        "loss.label_smoothing is 0.1, but task own_tasks:Mine has no parameter label_smoothing; set it to 0"
+    assert refused({"name": "own_built:Mine", "depth": 1}, label_smoothing=0.1) == (
+        "loss.label_smoothing is 0.1, but task own_built:Mine has no parameter label_smoothing; set it to 0"
     )
-    assert refused({"name": "own_tasks:Half"}) == (
-        "task own_tasks:Half: the class does not define losses, summarise, test_dataset"
+    assert refused({"name": "own_built:Half"}) == (
+        "task own_built:Half: the class does not define losses, summarise, test_dataset"
     )
-    assert refused({"name": "own_tasks:Uncounted"}) == (
-        "task own_tasks:Uncounted: its items_per_sample is None, so the class has to define count_items()"
+    assert refused({"name": "own_built:Uncounted"}) == (
+        "task own_built:Uncounted: its items_per_sample is None, so the class has to define count_items()"
     )
-    assert "expected a subclass of disttrain.tasks.base.Task" in refused({"name": "own_tasks:NoTask"})
+    assert "expected a subclass of disttrain.tasks.base.Task" in refused({"name": "own_built:NoTask"})
 
 
 def test_unknown_name() -> None:
