@@ -28,7 +28,7 @@ def rehearse(run: Run, batch: Batch) -> None:
         for _ in range(run.engine.rehearsals):
             accumulate(run, last)
             run.engine.reduce_gradients()
-    run.engine.load_exchange_state(run.exchange_state)
+    run.engine.memory.load_state_dict(run.exchange_state)
     run.exchange_state = {}
 
 
