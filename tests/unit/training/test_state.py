@@ -62,7 +62,7 @@ KINDS = {
 
 
 class Counting(torch.optim.Optimizer):
-    """Somebody's own: a counter that is an int, words, and a list of tensors."""
+    """Somebody's own: a counter that is an int, a flag, a list of tensors that grows, and words in its settings."""
 
     def __init__(self, params: Any, lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "mode": "slow", "counts": (1, 2.0, None)})
@@ -75,7 +75,7 @@ class Counting(torch.optim.Optimizer):
                     continue
                 state = self.state[p]
                 state["count"] = state.get("count", 0) + 1
-                state["note"] = f"after {state['count']}"
+                state["even"] = state["count"] % 2 == 0
                 state["history"] = [*state.get("history", []), p.grad.sum()][-3:]
                 p.sub_(group["lr"] * p.grad / state["count"])
 
