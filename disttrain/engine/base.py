@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from disttrain.engine.agreement import require_agreement
 from disttrain.engine.buckets import chunks
-from disttrain.engine.exchange import Exchange, check_exchange
+from disttrain.engine.exchange import Exchange, Memory, check_exchange
 from disttrain.engine.later import Numbers, later
 from disttrain.engine.world import World
 from disttrain.errors import InputError, PeerLostError
@@ -45,6 +45,8 @@ class Engine(ABC):
     """What :meth:`backward` multiplies gradients with besides its ``scale``, and :meth:`reduce_gradients` takes off again."""
     rehearsals = 0
     """Backward passes after which the exchange has settled its buffer layout (see ``training/rehearse.py``)."""
+    memory: Memory = Memory()
+    """What the gradient exchange of this rank remembers; to be loaded when the rehearsal is over."""
 
     @abstractmethod
     def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
@@ -142,14 +144,6 @@ class Engine(ABC):
         require_agreement(self, {"model": describe_tensors(model.state_dict())})
         self.broadcast_tensors(model.state_dict().values())
         return model
-
-    def exchange_state(self) -> dict[str, Any]:
-        """What this rank's gradient exchange remembers from one update to the next; empty where it remembers nothing."""
-        return {}
-
-    def load_exchange_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`exchange_state` gave; called when the rehearsal is over."""
-        return  # remembers nothing
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         """The user's own module inside what :meth:`prepare` returned."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from disttrain.engine.base import Engine, Reduction
-from disttrain.engine.compression import Memory, attach_compression
+from disttrain.engine.compression import REHEARSALS, attach_compression
 from disttrain.engine.exchange import Exchange
 from disttrain.engine.later import Numbers
 from disttrain.engine.leave import leave_without_waiting
@@ -51,7 +51,6 @@ class DDPEngine(Engine):
         self.world = world
         self.multiplier = float(world.size)
         self._model: DistributedDataParallel | None = None
-        self._memory = Memory()
         cuda = world.device.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -75,14 +74,10 @@ class DDPEngine(Engine):
             # Running statistics are averaged before they are used, not overwritten by rank 0's in every forward.
             **_NO_BUFFER_SYNC,
         )
-        self._memory = attach_compression(self._model, exchange)
+        self.memory = attach_compression(self._model, exchange)
+        if exchange.compression == "powersgd":
+            self.rehearsals = REHEARSALS
         return self._model
-
-    def exchange_state(self) -> dict[str, Any]:
-        return self._memory.state_dict()
-
-    def load_exchange_state(self, state: dict[str, Any]) -> None:
-        self._memory.load_state_dict(state)
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model.module if isinstance(model, DistributedDataParallel) else model

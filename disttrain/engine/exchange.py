@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from disttrain.errors import InputError
 
+log = logging.getLogger("disttrain")
 Compression = Literal["none", "fp16", "bf16", "powersgd"]
 
 
@@ -18,7 +20,7 @@ class Exchange:
         bucket_mb: size of the gradient buckets, in MiB.
         compression: of the gradient on the wire. ``fp16`` and ``bf16`` send numbers of 16 bits and add in them, so their
             results depend on the number of ranks more than rounding of float32 does; ``powersgd`` (Vogels et al. 2019,
-            arXiv:1905.13727) sends low-rank factors and keeps what it left out in memory, not in checkpoints.
+            arXiv:1905.13727) sends low-rank factors and remembers what it left out, in checkpoints too.
         powersgd_rank: of those factors.
         reduction: ``mean``, or Horovod's ``adasum`` (Maleki et al. 2020, arXiv:2006.02924) of the ranks' mean gradients,
             parameter by parameter: their sum where they are orthogonal, their mean where they are equal.
@@ -28,6 +30,19 @@ class Exchange:
     compression: Compression = "none"
     powersgd_rank: int = 2
     reduction: Literal["mean", "adasum"] = "mean"
+
+
+class Memory:
+    """What an exchange remembers from one update to the next: nothing, unless it compresses with feedback of the error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's memory."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what an earlier process remembered."""
+        if state:
+            log.warning("what an earlier exchange had left out of the gradients is dropped: this one has no memory")
 
 
 def check_exchange(exchange: Exchange, engine: str, ranks: int) -> None:

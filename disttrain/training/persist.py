@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_rng, save_checkpoint
-from disttrain.engine.agreement import on_main
+from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
 from disttrain.training.build import load_weights
+from disttrain.training.fit import check_finite, check_optimizer, lay_out
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Prepared, Run
 
@@ -21,7 +24,9 @@ def save(run: Run, run_dir: Path) -> None:
         CheckpointError: rank 0 could not save; the message says why.
     """
     engine, settings = run.engine, run.recipe.checkpoint
-    exchange = run.exchange_state or engine.exchange_state()  # a save before the rehearsal has only what it was given
+    exchange = (
+        run.exchange_state or engine.memory.state_dict()
+    )  # a save before the rehearsal has only what it was given
     ranks = gather(engine, {"random": capture_rng(engine.world.device), "exchange": exchange})
 
     def write() -> None:
@@ -63,31 +68,59 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
         CheckpointError: on all ranks: the checkpoint is of another run, or not what disttrain writes.
     """
     engine = run.engine
+    found: dict[str, Any] = on_main(engine, lambda: described(checkpoint))
+    groups, layout = [dict(group) for group in run.optimizer.param_groups], lay_out(run.optimizer)
     with run.methods.statistics.complete():
         restore_weights(run, checkpoint, averaged=False)
-    kept = None if checkpoint is None else {k: v for k, v in checkpoint.state.items() if k != "ranks"}
-    run.load_state_dict(share(engine, kept))
-    ranks = on_main(engine, lambda: None if checkpoint is None else described(checkpoint))
-    same = ranks == {"size": engine.world.size, "cuda": engine.world.device.type == "cuda"}
-    states = None if checkpoint is None else checkpoint.state["ranks"]
-    if same:
-        mine = scatter(engine, states)
-        restore_rng(mine["random"], engine.world.device)
+    state = share(engine, None if checkpoint is None else {k: v for k, v in checkpoint.state.items() if k != "ranks"})
+
+    def load() -> None:
+        run.load_state_dict(state)
+        check_optimizer(run.optimizer, layout, groups)
+        if run.progress.position.updates != found["step"]:
+            raise CheckpointError(f"the checkpoint of update {found['step']} is at {run.progress.position.updates}")
+
+    everyone(engine, load)
+    ranks = None if checkpoint is None else checkpoint.state["ranks"]
+    if (found["size"], found["cuda"]) == (engine.world.size, engine.world.device.type == "cuda"):
+        mine = scatter(engine, ranks)
+        everyone(engine, lambda: restore_rng(mine["random"], engine.world.device))
         run.exchange_state = mine["exchange"]
     else:
-        run.exchange_state = share(engine, None if states is None else mean([s["exchange"] for s in states]))
+        run.exchange_state = share(engine, _mean_exchange(engine, ranks))
 
 
-def described(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How many ranks there were, and whether on GPUs.
+def described(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """On rank 0: of which update it is, how many ranks there were, and whether on GPUs.
 
     Raises:
-        CheckpointError: the checkpoint does not say.
+        CheckpointError: the checkpoint does not say, or holds numbers that are not finite.
     """
+    assert checkpoint is not None
     ranks = checkpoint.state.get("ranks")
-    if not isinstance(ranks, list) or not ranks or any(set(r) != {"random", "exchange"} for r in ranks):
+    if not isinstance(ranks, list) or not ranks or not all(map(_is_rank, ranks)):
         raise CheckpointError("the states of the ranks are not what disttrain writes")
-    return {"size": len(ranks), "cuda": "cuda" in ranks[0]["random"]}
+    check_finite({name: part for name, part in checkpoint.state.items() if name != "ranks"})
+    return {"step": checkpoint.step, "size": len(ranks), "cuda": "cuda" in ranks[0]["random"]}
+
+
+def _mean_exchange(engine: Engine, ranks: list[Any] | None) -> Any:
+    """On rank 0; an error there is everybody's."""
+    found: list[Any] = [None]
+
+    def average() -> None:
+        found[0] = mean([rank["exchange"] for rank in ranks or []])
+
+    on_main(engine, average)
+    return found[0]
+
+
+def _is_rank(state: Any) -> bool:
+    return (
+        isinstance(state, dict)
+        and state.keys() == {"random", "exchange"}
+        and all(isinstance(part, dict) for part in state.values())
+    )
 
 
 def restore_weights(ready: Prepared, checkpoint: Checkpoint | None, *, averaged: bool) -> None:
@@ -103,10 +136,24 @@ def restore_weights(ready: Prepared, checkpoint: Checkpoint | None, *, averaged:
     def load() -> None:
         assert checkpoint is not None
         weights = dict(checkpoint.model)
-        average = checkpoint.state.get("methods", {}).get("average", {}) if averaged else {}
-        for name, tensor in average.get("weights", {}).items():
+        for name, tensor in (_averages(checkpoint) if averaged else {}).items():
             weights[name] = tensor.to(weights[name].dtype) if name in weights else tensor
         load_weights(ready.model, weights)
 
     on_main(ready.engine, load)
     ready.engine.broadcast_tensors(ready.model.state_dict().values())
+
+
+def _averages(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The averaged parameters by name; none where the run keeps none.
+
+    Raises:
+        CheckpointError: they are not what disttrain writes.
+    """
+    try:
+        weights = checkpoint.state["methods"].get("average", {"weights": {}})["weights"]
+    except (AttributeError, KeyError, TypeError):
+        weights = None
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError("the checkpoint's average is not what disttrain writes")
+    return weights

@@ -31,5 +31,5 @@ def rehearse(run: Run, batch: Batch) -> None:
         for buffer, before in buffers:
             buffer.copy_(before)
     run.model.zero_grad(set_to_none=True)
-    run.engine.load_exchange_state(run.exchange_state)
+    run.engine.memory.load_state_dict(run.exchange_state)
     run.exchange_state = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from disttrain.checkpoint import flatten, unflatten
 from disttrain.engine.base import Engine
+from disttrain.errors import CheckpointError
 
 _WHERE = Path("the state of the run")
 _Specs = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -47,10 +48,16 @@ def scatter(engine: Engine, trees: Sequence[Any] | None) -> Any:
 
 
 def mean(trees: Sequence[Any]) -> Any:
-    """A tree like the first, each tensor the mean of all trees'."""
-    plain, _ = flatten(trees[0])
+    """A tree like the first, each tensor the mean of all trees'.
+
+    Raises:
+        CheckpointError: their tensors differ in name, shape or dtype.
+    """
+    plain, first = flatten(trees[0])
     tensors = [flatten(tree)[1] for tree in trees]
-    return unflatten(plain, {name: torch.stack([t[name] for t in tensors]).mean(0) for name in tensors[0]}, _WHERE)
+    if any(_specs(t) != _specs(first) for t in tensors):
+        raise CheckpointError("the states of the ranks differ in their tensors")
+    return unflatten(plain, {name: torch.stack([t[name] for t in tensors]).mean(0) for name in first}, _WHERE)
 
 
 def _specs(tensors: dict[str, Tensor]) -> _Specs:

@@ -19,6 +19,7 @@ from disttrain.nn import ModelFacts
 from disttrain.plan.plan import StepPlan
 from disttrain.precision import Precision
 from disttrain.tasks.base import Task
+from disttrain.training.fit import check_form
 
 
 @dataclass(slots=True)
@@ -128,7 +129,19 @@ class Run(Prepared):
         Raises:
             CheckpointError: it is of another run, or not what disttrain writes.
         """
-        self.progress = Progress.from_dict(state.get("progress"))
+        mine = self.state_dict()
+        if state.keys() != mine.keys():
+            raise CheckpointError(
+                f"the checkpoint's state is of {', '.join(map(str, state))[:80]}; expected {', '.join(mine)}"
+            )
+        self.progress = Progress.from_dict(state["progress"])
+        if self.progress.position.offset >= self.plan.train_samples:
+            raise CheckpointError(
+                f"the checkpoint stands at sample {self.progress.position.offset} of an epoch of fewer"
+            )
+        check_form(mine["precision"], state["precision"], "precision")
+        kept = state["methods"] if isinstance(state["methods"], dict) else {}
+        check_form(mine["methods"], {name: kept[name] for name in mine["methods"] if name in kept}, "methods")
         parts: dict[str, Any] = {"optimizer": self.optimizer, "methods": self.methods.all, "precision": self.precision}
         for name, part in parts.items():
             try:
@@ -137,3 +150,7 @@ class Run(Prepared):
                 raise CheckpointError(
                     f"the checkpoint's {name} cannot be continued: {type(error).__name__}: {error}"
                 ) from error
+        if self.methods.all.state_dict().keys() != kept.keys():
+            raise CheckpointError(
+                f"the checkpoint's methods are {', '.join(map(str, kept))[:80]}, not those of this recipe"
+            )

@@ -1,28 +1,38 @@
-"""A tiny checkpoint, how two are compared, and how an attacker seals a changed one."""
+"""A tiny checkpoint, how two are compared, how an attacker seals a changed one, and how it is refused."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from disttrain.checkpoint import Checkpoint
+from disttrain.checkpoint import Checkpoint, load_checkpoint
+from disttrain.errors import CheckpointError
 
 
 def make_checkpoint(step: int, seed: int = 0) -> Checkpoint:
     return Checkpoint(
         step=step,
         model={"w": torch.tensor([step + 0.5]), "n": torch.tensor(seed)},
-        optimizer={
-            "state": {0: {"m": torch.tensor([-float(step)])}},
-            "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}],
+        state={
+            "optimizer": {
+                "state": {0: {"m": torch.tensor([-float(step)])}},
+                "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}],
+            },
+            "samples": step * 8,
+            "best": math.inf,
+            "ranks": [{"draws": step}, {"draws": step + 1, "left": torch.tensor([0.5, step])}],
         },
-        state={"samples": step * 8, "best": math.inf},
-        rng=[{"draws": step}, {"draws": step + 1}],
     )
 
 
@@ -49,7 +59,7 @@ def _bytes(tensor: torch.Tensor) -> list[int]:
 
 
 def same_checkpoint(a: Checkpoint, b: Checkpoint) -> bool:
-    return all(same(getattr(a, field), getattr(b, field)) for field in ("step", "model", "optimizer", "state", "rng"))
+    return all(same(getattr(a, field), getattr(b, field)) for field in ("step", "model", "state"))
 
 
 def read_manifest_json(path: Path) -> Any:
@@ -68,3 +78,24 @@ def reseal(path: Path) -> None:
         data = (path / name).read_bytes()
         manifest["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     write_manifest_json(path, manifest)
+
+
+@contextmanager
+def little_memory(extra: int = 512 * 2**20) -> Iterator[None]:
+    """Let the address space grow by no more than ``extra`` bytes."""
+    with open("/proc/self/statm") as statm:
+        now = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + extra, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def refuse(saved: Path, message: str) -> None:
+    """Loading it is refused quickly, in little memory, with one error."""
+    start = time.monotonic()
+    with little_memory(), pytest.raises(CheckpointError, match=message):
+        load_checkpoint(saved)
+    assert time.monotonic() - start < 5

@@ -131,8 +131,8 @@ def _manifest_symlink(path: Path) -> None:
 
 
 def _pipe(path: Path) -> None:
-    (path / "rng-0.json").unlink()
-    os.mkfifo(path / "rng-0.json")
+    (path / "state.safetensors").unlink()
+    os.mkfifo(path / "state.safetensors")
 
 
 def _directory_for_file(path: Path) -> None:
@@ -148,7 +148,7 @@ def _directory_for_file(path: Path) -> None:
         (_extra_directory, "extra: is not a regular file"),
         (_symlink, "model.safetensors: is not a regular file"),
         (_manifest_symlink, "MANIFEST.json: is not a regular file"),
-        (_pipe, "rng-0.json: is not a regular file"),
+        (_pipe, "state.safetensors: is not a regular file"),
         (_directory_for_file, "state.json: is not a regular file"),
     ],
 )
@@ -192,12 +192,12 @@ def test_a_read_error_names_the_file(saved: Path, monkeypatch: pytest.MonkeyPatc
     real_open = os.open
 
     def failing_open(path: Path, flags: int, *rest: int) -> int:
-        if Path(path).name == "optimizer.safetensors":
+        if Path(path).name == "state.safetensors":
             raise OSError(5, "Input/output error")
         return real_open(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", failing_open)
-    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: cannot be read: Input/output error"):
+    with pytest.raises(CheckpointError, match=r"state\.safetensors: cannot be read: Input/output error"):
         load_checkpoint(saved)
 
 

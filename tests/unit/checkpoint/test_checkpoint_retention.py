@@ -10,7 +10,6 @@ import pytest
 from checkpoint_cases import make_checkpoint, same_checkpoint
 
 from disttrain.checkpoint import (
-    latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
     load_latest,
@@ -44,7 +43,7 @@ def steps_in(run_dir: Path) -> list[int]:
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 1, 5, 10, 100, keep=2)
     assert steps_in(tmp_path) == [10, 100]
-    assert latest_checkpoint(tmp_path) == (tmp_path / "checkpoints" / "step-00000100", [])
+    assert load_latest(tmp_path)[1:] == (tmp_path / "checkpoints" / "step-00000100", [])
 
 
 def test_protected_steps_are_kept_beyond_the_number(tmp_path: Path) -> None:
@@ -81,7 +80,6 @@ def test_a_damaged_newest_falls_back_and_is_replaced_later(harm: object, tmp_pat
     assert same_checkpoint(loaded.checkpoint, make_checkpoint(2))
     assert (loaded.path, [path for path, _ in loaded.refused]) == (middle, [newest])
     assert str(newest) in loaded.refused[0][1]
-    assert latest_checkpoint(tmp_path) == (middle, loaded.refused)
     save(tmp_path, 3, keep=3)
     assert load_latest(tmp_path).refused == []
     assert same_checkpoint(load_checkpoint(newest), make_checkpoint(3))
@@ -101,19 +99,17 @@ def test_a_damaged_one_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> 
 
 
 def test_none_at_all_and_none_valid(tmp_path: Path) -> None:
-    for find in (latest_checkpoint, load_latest):
-        with pytest.raises(NoCheckpointError, match="there is no checkpoint"):
-            find(tmp_path)
+    with pytest.raises(NoCheckpointError, match="there is no checkpoint"):
+        load_latest(tmp_path)
     paths = save(tmp_path, 1, 2)
     damage(paths[0])
     shorten(paths[1])
-    for find in (latest_checkpoint, load_latest):
-        with pytest.raises(NoCheckpointError, match="none of the 2 checkpoints is valid") as raised:
-            find(tmp_path)
-        lines = str(raised.value).splitlines()
-        assert str(paths[1]) in lines[1]
-        assert str(paths[0]) in lines[2]
-        assert raised.value.exit_code == 3
+    with pytest.raises(NoCheckpointError, match="none of the 2 checkpoints is valid") as raised:
+        load_latest(tmp_path)
+    lines = str(raised.value).splitlines()
+    assert str(paths[1]) in lines[1]
+    assert str(paths[0]) in lines[2]
+    assert raised.value.exit_code == 3
 
 
 def test_the_same_step_again_replaces(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def test_the_same_draws_follow(gauss: bool, tmp_path: Path) -> None:
         state = capture_rng("cpu")
         assert capture_rng("cpu") == state
         expected = draw()
-        path = save_checkpoint(tmp_path, Checkpoint(seed, {}, {}, {}, [state]), keep=1)
+        path = save_checkpoint(tmp_path, Checkpoint(seed, {}, {"ranks": [state]}), keep=1)
         draw()
-        restore_rng(load_checkpoint(path).rng[0], torch.device("cpu"))
+        restore_rng(load_checkpoint(path).state["ranks"][0], torch.device("cpu"))
         assert capture_rng("cpu") == state
         assert draw() == expected
         restore_rng(json.loads(json.dumps(state)), "cpu")

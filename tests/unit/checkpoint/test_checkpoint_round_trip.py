@@ -52,14 +52,14 @@ def test_training_goes_on_to_identical_bits(name: str, tmp_path: Path) -> None:
 
     model, optimizer = fresh()
     train(model, optimizer, 4, seed=1)
-    path = save_checkpoint(tmp_path, Checkpoint(4, model.state_dict(), optimizer.state_dict(), {}, []), keep=1)
+    path = save_checkpoint(tmp_path, Checkpoint(4, model.state_dict(), {"optimizer": optimizer.state_dict()}), keep=1)
     loaded = load_checkpoint(path)
     assert same(loaded.model, dict(model.state_dict()))
-    assert same(loaded.optimizer, optimizer.state_dict())
+    assert same(loaded.state, {"optimizer": optimizer.state_dict()})
 
     resumed_model, resumed_optimizer = fresh()
     resumed_model.load_state_dict(loaded.model)
-    resumed_optimizer.load_state_dict(loaded.optimizer)
+    resumed_optimizer.load_state_dict(loaded.state["optimizer"])
     train(model, optimizer, 4, seed=2)
     train(resumed_model, resumed_optimizer, 4, seed=2)
     assert same(dict(resumed_model.state_dict()), dict(model.state_dict()))
@@ -87,9 +87,9 @@ DTYPES = [
 
 
 def round_trip(tmp_path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    checkpoint = Checkpoint(0, tensors, {"t": tensors}, {}, [])
+    checkpoint = Checkpoint(0, tensors, {"t": tensors, "in": [{5: (tensors,)}]})
     loaded = load_checkpoint(save_checkpoint(tmp_path, checkpoint, keep=1))
-    assert same(loaded.optimizer, {"t": dict(loaded.model)})
+    assert same(loaded.state, {"t": dict(loaded.model), "in": [{5: (dict(loaded.model),)}]})
     return dict(loaded.model)
 
 
@@ -108,7 +108,7 @@ def test_every_dtype_and_shape(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def test_all_dtypes_together_stay_aligned_and_the_library_reads_them(tmp_path: Path) -> None:
     tensors = {f"{i}.{dtype}": torch.tensor([1, 0, 1]).to(dtype) for i, dtype in enumerate(DTYPES)}
-    path = save_checkpoint(tmp_path, Checkpoint(0, tensors, {}, {}, []), keep=1)
+    path = save_checkpoint(tmp_path, Checkpoint(0, tensors, {}), keep=1)
     assert same(safetensors.torch.load_file(path / "model.safetensors"), tensors)
 
 
@@ -155,7 +155,7 @@ def test_tensors_come_to_the_device_asked_for(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
     loaded = load_checkpoint(path, device="meta")
     assert loaded.model["w"].is_meta
-    assert loaded.optimizer["state"][0]["m"].is_meta
+    assert loaded.state["optimizer"]["state"][0]["m"].is_meta
 
 
 def test_plain_values_keep_their_types(tmp_path: Path) -> None:
@@ -165,11 +165,8 @@ def test_plain_values_keep_their_types(tmp_path: Path) -> None:
         "nested": ((1, [2, (3,)]), [], (), {}, {"": None}),
         "keys": {1: "int", "1": "str", "$tensor": "not one", -5: (), "é\ud800\u2028": "\x00"},
     }
-    checkpoint = Checkpoint(0, {}, {"state": state}, state, [state, {}])
-    loaded = load_checkpoint(save_checkpoint(tmp_path, checkpoint, keep=1))
-    assert same(loaded.state, state)
-    assert same(loaded.optimizer, {"state": state})
-    assert same(loaded.rng, [state, {}])
+    loaded = load_checkpoint(save_checkpoint(tmp_path, Checkpoint(0, {}, {**state, "ranks": [state, {}]}), keep=1))
+    assert same(loaded.state, {**state, "ranks": [state, {}]})
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
@@ -177,9 +174,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     other = Checkpoint(
         5,
         dict(reversed(list(one.model.items()))),
-        dict(reversed(one.optimizer.items())),
         dict(reversed(one.state.items())),
-        one.rng,
     )
     contents = []
     for name, checkpoint in (("a", one), ("b", other), ("c", one)):
@@ -190,10 +185,8 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     assert sorted(contents[0]) == [
         "MANIFEST.json",
         "model.safetensors",
-        "optimizer.safetensors",
-        "rng-0.json",
-        "rng-1.json",
         "state.json",
+        "state.safetensors",
     ]
 
 
@@ -224,19 +217,20 @@ def test_a_checkpoint_can_be_copied_elsewhere(tmp_path: Path) -> None:
         ({"model": {"w": torch.zeros(1, dtype=torch.complex128)}}, "w is a torch.complex128"),
         ({"model": {"w": torch.zeros(2, 2).to_sparse()}}, "w is a torch.float32 tensor .torch.sparse_coo"),
         ({"model": {"w": torch.zeros(2, device="meta")}}, "on meta"),
-        ({"optimizer": {"state": {0: {"f": print}}}}, "state.0.f: a builtins.builtin"),
-        ({"optimizer": {(1, 2): 3}}, "key"),
-        ({"state": {"a": [torch.zeros(1)]}}, "a.0 is a tensor"),
+        ({"state": {"optimizer": {"state": {0: {"f": print}}}}}, "optimizer.state.0.f: a builtins.builtin"),
+        ({"state": {"a": {(1, 2): 3}}}, "a: the key"),
+        ({"state": {True: 1}}, "key True"),
+        ({"state": {"a": [torch.zeros(2).to_sparse()]}}, "a.0 is a torch.float32 tensor .torch.sparse_coo"),
         ({"state": {"a": {1, 2}}}, "a: a builtins.set"),
         ({"state": {"a": b"bytes"}}, "builtins.bytes"),
         ({"state": {"a": 10**5000}}, "JSON"),
-        ({"rng": [{"a": object()}]}, "a: a builtins.object"),
+        ({"state": {"ranks": [{"a": object()}]}}, "ranks.0.a: a builtins.object"),
     ],
 )
 def test_what_cannot_be_stored_is_named_and_nothing_is_written(
     change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    content: dict[str, Any] = {"step": 1, "model": {}, "optimizer": {}, "state": {}, "rng": []} | change
+    content: dict[str, Any] = {"step": 1, "model": {}, "state": {}} | change
     with pytest.raises(CheckpointError, match=message):
         save_checkpoint(tmp_path, Checkpoint(**content), keep=1)
     assert list(tmp_path.iterdir()) == []
@@ -246,9 +240,9 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     loop: dict[str, Any] = {}
     loop["again"] = loop
     with pytest.raises(CheckpointError, match="deep"):
-        save_checkpoint(tmp_path, Checkpoint(1, {}, {}, loop, []), keep=1)
+        save_checkpoint(tmp_path, Checkpoint(1, {}, loop), keep=1)
     deep: list[Any] = []
     for _ in range(95):
         deep = [{1: deep}] if len(str(deep)) % 2 else [deep]
-    save_checkpoint(tmp_path, Checkpoint(1, {}, {"deep": deep[0]}, {}, []), keep=1)
-    assert same(load_latest(tmp_path).checkpoint.optimizer, {"deep": deep[0]})
+    save_checkpoint(tmp_path, Checkpoint(1, {}, {"deep": deep[0]}), keep=1)
+    assert same(load_latest(tmp_path).checkpoint.state, {"deep": deep[0]})
