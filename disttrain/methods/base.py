@@ -76,6 +76,13 @@ class Method:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned; called only where that was not empty."""
 
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What this rank alone has, and a run goes on from on as many ranks; elsewhere it is not restored."""
+        return {}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`rank_state_dict` returned."""
+
 
 class Methods(Method):
     """Several methods, one after the other in the order of ``by_name``."""
@@ -118,3 +125,10 @@ class Methods(Method):
         for name, method in self._by_name.items():
             if name in state:
                 method.load_state_dict(state[name])
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return {name: state for name, method in self._by_name.items() if (state := method.rank_state_dict())}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        for name in state:
+            self._by_name[name].load_rank_state_dict(state[name])

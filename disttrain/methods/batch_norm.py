@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,7 +59,8 @@ class RunningStatistics(Method):
         self._ghosts = nn.ModuleList(ghost_layers(context.model))
         norms = [m for m in context.model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
         self._others = nn.ModuleList(m for m in norms if not isinstance(m, GhostBatchNorm))
-        self._divide()
+        self._layers = [*self._ghosts, *self._others]
+        self.divide()
 
     def begin_update(self, position: Position) -> None:
         defer_statistics(self._ghosts)
@@ -69,13 +71,32 @@ class RunningStatistics(Method):
 
     @contextmanager
     def complete(self) -> Iterator[None]:
-        """Around whatever reads or writes the model's statistics: an evaluation, a save, a restart."""
+        """Around whatever reads the model's statistics: an evaluation, a save. Afterwards the rank has its part to the bit, so a
+        run does not depend on when it was looked at."""
+        parts = self.rank_state_dict()
         exchange_statistics(self._ghosts, self._engine.all_reduce)
         self._engine.average_batch_norm(self._others)
         try:
             yield
         finally:
-            self._divide()
+            self.load_rank_state_dict(parts)
 
-    def _divide(self) -> None:
+    def divide(self) -> None:
+        """The model has complete statistics: begin with an equal part of them on each rank."""
         divide_statistics(self._ghosts, self._engine.world.size)
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return {"layers": [[t if t is None else t.clone() for t in _parts(layer)] for layer in self._layers]}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        for layer, (mean, variance, share) in zip(self._layers, state["layers"], strict=True):
+            for buffer, part in ((layer.running_mean, mean), (layer.running_var, variance)):
+                if buffer is not None:
+                    buffer.copy_(part)
+            if isinstance(layer, GhostBatchNorm):
+                layer.share = share
+
+
+def _parts(layer: nn.modules.batchnorm._NormBase) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    share = layer.share if isinstance(layer, GhostBatchNorm) else None
+    return layer.running_mean, layer.running_var, share

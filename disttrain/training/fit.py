@@ -11,45 +11,58 @@ from torch import Tensor
 from disttrain.checkpoint import flatten
 from disttrain.errors import CheckpointError
 
-Layout = dict[Tensor, dict[str, Any]]
-"""An optimizer's state for each parameter."""
+_PROBE = 3
+"""Elements of the parameter that shows what an optimizer keeps."""
 
 
-def lay_out(optimizer: torch.optim.Optimizer) -> Layout:
-    """What ``optimizer`` keeps for each parameter, found out by a step on gradients of zero.
-
-    torch does not check what it loads: a moment of another shape would only fail in the next update. Weights and state are
-    spoiled afterwards, so load both.
-    """
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    for p in params:
-        p.grad = torch.zeros_like(p)
-    optimizer.step()
-    for p in params:
-        p.grad = None
-    return {p: dict(state) for p, state in optimizer.state.items()}
-
-
-def check_optimizer(optimizer: torch.optim.Optimizer, layout: Layout, groups: list[dict[str, Any]]) -> None:
-    """Refuse loaded state that the next step could not use.
-
-    Args:
-        layout: from :func:`lay_out`; a parameter that never had a gradient has no state.
-        groups: the optimizer's own, as they were before loading.
+def check_settings(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
+    """Refuse loaded groups that lack a setting of ``groups``, the optimizer's own, or have one of another form.
 
     Raises:
-        CheckpointError: settings or state are missing or of another form.
+        CheckpointError: naming it.
     """
     for i, (mine, theirs) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
         settings = {name: value for name, value in mine.items() if name != "params"}
         check_form(settings, {name: theirs[name] for name in settings if name in theirs}, f"optimizer.param_groups.{i}")
-    if layout and not any(optimizer.state.values()):
+
+
+def check_state(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse loaded state that the next step could not use: torch does not look at what it loads.
+
+    For optimizers of ours and torch's, which keep the same things for every parameter, of its shape or scalars: what, shows a
+    step on a parameter of a few elements. A parameter without a gradient so far has no state.
+
+    Raises:
+        CheckpointError: state is missing or of another form.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)  # within LARC
+    loaded, wanted, index = 0, 0, 0
+    for group in inner.param_groups:
+        expected = _kept(inner, group)
+        for p in group["params"]:
+            state = inner.state.get(p)
+            if state:
+                loaded += 1
+                mine = {name: p if _is_whole(value) else value for name, value in expected.items()}
+                check_form(mine, dict(state), f"optimizer.state.{index}")
+            wanted += len(expected)
+            index += 1
+    if wanted and not loaded:
         raise CheckpointError("the checkpoint's optimizer has no state for any parameter")
-    names = {p: i for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    for p, state in optimizer.state.items():
-        if state and p in layout:
-            lasting = {k: v for k, v in layout[p].items() if k not in state or _lasts(v, p)}
-            check_form(lasting, {k: v for k, v in state.items() if k in lasting}, f"optimizer.state.{names[p]}")
+
+
+def _kept(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+    """What ``optimizer`` keeps for a parameter of ``group`` after a step."""
+    first = group["params"][0]
+    probe = torch.nn.Parameter(torch.ones(_PROBE, dtype=first.dtype, device=first.device))
+    probe.grad = torch.ones_like(probe)
+    twin: torch.optim.Optimizer = type(optimizer)([{**group, "params": [probe]}])  # type: ignore[call-arg]
+    twin.step()
+    return dict(twin.state[probe])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.shape == (_PROBE,)
 
 
 def check_form(mine: Any, theirs: Any, where: str) -> None:
@@ -77,13 +90,6 @@ def check_finite(tree: Any) -> None:
     broken = sorted(name for name, t in flatten(tree)[1].items() if not bool(t.isfinite().all()))
     if broken:
         raise CheckpointError(f"{len(broken)} tensors of the checkpoint's state are not finite, {broken[0]} for one")
-
-
-def _lasts(value: Any, param: Tensor) -> bool:
-    """Whether an optimizer's value keeps its form; a history, for one, grows."""
-    if isinstance(value, Tensor):
-        return value.dim() == 0 or value.shape == param.shape
-    return isinstance(value, int | float)
 
 
 def _kind(value: Any) -> object:

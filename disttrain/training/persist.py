@@ -12,7 +12,7 @@ from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
 from disttrain.training.build import load_weights
-from disttrain.training.fit import check_finite, check_optimizer, lay_out
+from disttrain.training.fit import check_finite, check_settings, check_state
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Prepared, Run
 
@@ -27,7 +27,12 @@ def save(run: Run, run_dir: Path) -> None:
     exchange = (
         run.exchange_state or engine.memory.state_dict()
     )  # a save before the rehearsal has only what it was given
-    ranks = gather(engine, {"random": capture_rng(engine.world.device), "exchange": exchange})
+    mine = {
+        "random": capture_rng(engine.world.device),
+        "exchange": exchange,
+        "methods": run.methods.all.rank_state_dict(),
+    }
+    ranks = gather(engine, mine)
 
     def write() -> None:
         state = {**run.state_dict(), "ranks": ranks}
@@ -60,23 +65,26 @@ def read(engine: Engine, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
 def restore(run: Run, checkpoint: Checkpoint | None) -> None:
     """Continue from ``checkpoint`` (given on rank 0).
 
-    On as many ranks as before, of the same kind of device, each takes up its own random state and what its gradient exchange
-    remembers. Otherwise random states are the fresh ones that ranks were seeded with, and every rank's exchange starts from
-    the mean of the memories, which keeps the sum of what is still to be sent.
+    On as many ranks as before, of the same kind of device, each takes up its own random state, its part of the running
+    statistics and what its gradient exchange remembers. Otherwise random states are the fresh ones that ranks were seeded
+    with, parts are equal, and every rank's exchange starts from the mean of the memories, which keeps the sum of what is
+    still to be sent.
 
     Raises:
         CheckpointError: on all ranks: the checkpoint is of another run, or not what disttrain writes.
     """
     engine = run.engine
     found: dict[str, Any] = on_main(engine, lambda: described(checkpoint))
-    groups, layout = [dict(group) for group in run.optimizer.param_groups], lay_out(run.optimizer)
-    with run.methods.statistics.complete():
-        restore_weights(run, checkpoint, averaged=False)
+    groups = [dict(group) for group in run.optimizer.param_groups]
+    restore_weights(run, checkpoint, averaged=False)
+    run.methods.statistics.divide()
     state = share(engine, None if checkpoint is None else {k: v for k, v in checkpoint.state.items() if k != "ranks"})
 
     def load() -> None:
         run.load_state_dict(state)
-        check_optimizer(run.optimizer, layout, groups)
+        check_settings(run.optimizer, groups)
+        if ":" not in run.recipe.optimizer.name:
+            check_state(run.optimizer)
         if run.progress.position.updates != found["step"]:
             raise CheckpointError(f"the checkpoint of update {found['step']} is at {run.progress.position.updates}")
 
@@ -84,10 +92,23 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
     ranks = None if checkpoint is None else checkpoint.state["ranks"]
     if (found["size"], found["cuda"]) == (engine.world.size, engine.world.device.type == "cuda"):
         mine = scatter(engine, ranks)
-        everyone(engine, lambda: restore_rng(mine["random"], engine.world.device))
-        run.exchange_state = mine["exchange"]
+        everyone(engine, lambda: take_up(run, mine))
     else:
         run.exchange_state = share(engine, _mean_exchange(engine, ranks))
+
+
+def take_up(run: Run, mine: dict[str, Any]) -> None:
+    """Go on from what this rank alone had.
+
+    Raises:
+        CheckpointError: it is not what disttrain writes.
+    """
+    restore_rng(mine["random"], run.engine.world.device)
+    run.exchange_state = mine["exchange"]
+    try:
+        run.methods.all.load_rank_state_dict(mine["methods"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"a rank's state cannot be continued: {type(error).__name__}: {error}") from error
 
 
 def described(checkpoint: Checkpoint | None) -> dict[str, Any]:
@@ -118,7 +139,7 @@ def _mean_exchange(engine: Engine, ranks: list[Any] | None) -> Any:
 def _is_rank(state: Any) -> bool:
     return (
         isinstance(state, dict)
-        and state.keys() == {"random", "exchange"}
+        and state.keys() == {"random", "exchange", "methods"}
         and all(isinstance(part, dict) for part in state.values())
     )
 
