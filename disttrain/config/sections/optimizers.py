@@ -92,6 +92,21 @@ class AdamW(_Adam):
     weight_decay_exclude: Exclude = _DECAYED
 
 
+class RMSprop(_Optimizer):
+    """torch.optim.RMSprop."""
+
+    made_by = "torch.optim:RMSprop"
+
+    name: Literal["rmsprop"]
+    lr_scaling: SgdScaling = _SCALING
+    alpha: Fraction = Field(0.99, description="Decay of the mean of squared gradients.")
+    eps: Rate = 1e-8
+    momentum: Fraction = 0.0
+    centered: bool = Field(False, description="Divide by an estimate of the variance, not of the mean square.")
+    weight_decay: Decay = 0.0
+    weight_decay_exclude: Exclude = _DECAYED
+
+
 class Lars(_Momentum):
     """LARS (You, Gitman and Ginsburg 2017, arXiv:1708.03888)."""
 
@@ -152,6 +167,7 @@ class CustomOptimizer(_Optimizer, Open):
 Optimizer = Annotated[
     Annotated[Sgd, Tag("sgd")]
     | Annotated[AdamW, Tag("adamw")]
+    | Annotated[RMSprop, Tag("rmsprop")]
     | Annotated[Lars, Tag("lars")]
     | Annotated[Lamb, Tag("lamb")]
     | Annotated[NovoGrad, Tag("novograd")]

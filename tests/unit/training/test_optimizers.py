@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,8 @@ from torch import nn
 from disttrain.config import load_recipe
 from disttrain.errors import InputError
 from disttrain.methods.optimizers import make_optimizer
+from tests.unit.optim.golden import agree, drive
+from tests.unit.optim.test_golden import RATES, gradient, starts
 
 
 def made(section: str, model: nn.Module) -> torch.optim.Optimizer:
@@ -46,3 +51,37 @@ class NotOne:
 def test_what_is_no_optimizer_is_refused() -> None:
     with pytest.raises(InputError, match="makes a NotOne, not an optimizer"):
         made(f"{{name: '{__name__}:NotOne', lr: 0.1}}", nn.Linear(2, 2))
+
+
+def rmsprop(
+    weights: list[np.ndarray], *, alpha: float, eps: float, momentum: float, centered: bool, weight_decay: float
+) -> list[np.ndarray]:
+    """torch.optim.RMSprop's documented algorithm in float64 numpy; vectors are decayed too."""
+    found = []
+    for i, start in enumerate(weights):
+        w, (v, mean, buffer) = start.copy(), (np.zeros_like(start) for _ in range(3))
+        for t, lr in enumerate(RATES):
+            g = gradient(t, i, w) + weight_decay * w
+            v = alpha * v + (1 - alpha) * g * g
+            mean = alpha * mean + (1 - alpha) * g
+            buffer = momentum * buffer + g / (np.sqrt(v - mean * mean if centered else v) + eps)
+            w = w - lr * buffer
+        found.append(w)
+    return found
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("centered", [False, True])
+def test_rmsprop(centered: bool, momentum: float) -> None:
+    settings = {"alpha": 0.9, "eps": 1e-6, "momentum": momentum, "centered": centered, "weight_decay": 0.01}
+    words = "".join(f", {name}: {str(value).lower()}" for name, value in settings.items())
+
+    def make(params: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return made(f"{{name: rmsprop, lr: 0.1{words}}}", nn.ParameterList(params))
+
+    agree(drive(make, starts()), rmsprop(starts(), **settings), 1e-11)
+
+
+def test_rmsprops_defaults_are_torchs() -> None:
+    model = nn.Linear(2, 2)
+    assert made("{name: rmsprop, lr: 0.1}", model).defaults == torch.optim.RMSprop(model.parameters(), 0.1).defaults
