@@ -96,7 +96,7 @@ def locate(loc: tuple[str | int, ...], data: Any) -> Located:
         annotation, metadata = (field.annotation, tuple(field.metadata)) if field is not None else (None, ())
         inside = models(field.annotation) if field is not None else []
         data = data.get(part) if isinstance(data, dict) else None
-        if len(inside) > 1:
+        if len(inside) > 1 or get_origin(unwrap(annotation)[0]) in (Union, UnionType):
             next(parts, None)
     return Located(tuple(path), annotation, metadata, owner, siblings)
 
