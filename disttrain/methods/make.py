@@ -18,6 +18,7 @@ from disttrain.methods.momentum import MomentumCycle
 from disttrain.methods.noise_scale import MicroBatchNoise, NoiseMeter, make_noise_meter
 from disttrain.methods.numerics import NumericsWatch
 from disttrain.methods.penalties import make_penalties
+from disttrain.methods.update_angle import UpdateAngle
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def make_methods(context: Context) -> Parts:
         ("momentum", context.plan.momentum is not None, MomentumCycle),
         ("layer_ratios", recipe.log.layer_ratios, LayerRatios),
         ("numerics", recipe.numerics is not None, NumericsWatch),
+        ("update_angle", recipe.update_angle is not None, UpdateAngle),
     ):
         if wanted:
             by_name[name] = method(context)

@@ -163,6 +163,7 @@ class Recipe(Section):
     communication: Communication = Field(default_factory=Communication)
     noise_scale: Every | None = Field(None, validate_default=True, description="Measure the gradient noise scale.")
     numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
+    update_angle: Every | None = Field(None, description="Measure the angle between updates and weights, in degrees.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @field_validator("schedule")

@@ -35,7 +35,7 @@ MISTAKES = {
     "qqq.at.all=5": (
         "qqq: unknown key; expected one of name, task, model, start_from, batch, epochs, samples, updates, optimizer, "
         "schedule, precision, gradient, loss, batch_norm, average, data, evaluate, early_stopping, checkpoint, log, "
-        "communication, noise_scale, numerics, seed"
+        "communication, noise_scale, numerics, update_angle, seed"
     ),
 }
 

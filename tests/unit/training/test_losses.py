@@ -7,13 +7,13 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from training_cases import MakeRun
 
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.errors import InputError
 from disttrain.training.build import make_loader
 from disttrain.training.step import update
-from tests.unit.training.conftest import MakeRun
 
 WRONG = {
     "a mean": (lambda x, y: F.cross_entropy(x, y), "a tensor of shape ()"),

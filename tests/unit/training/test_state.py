@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from training_cases import MakeRun
 
 from disttrain.checkpoint import Checkpoint, load_latest
 from disttrain.errors import CheckpointError
@@ -19,7 +20,6 @@ from disttrain.training.share import mean
 from disttrain.training.state import Run
 from disttrain.training.step import update
 from tests.unit.checkpoint.checkpoint_cases import same
-from tests.unit.training.conftest import MakeRun
 
 WORDS = [
     "batch.global=20",
