@@ -25,17 +25,19 @@ def global_norm(params: Iterable[nn.Parameter]) -> Tensor:
     return torch.linalg.vector_norm(norms)  # type: ignore[no-any-return]
 
 
-def per_layer_norms(params: Iterable[nn.Parameter]) -> Tensor:
-    """(n,) the 2-norms of the n gradients there are, in their order, as one tensor."""
+def per_layer_norms(params: Iterable[nn.Parameter], norm_type: float = 2.0) -> Tensor:
+    """(n,) the norms of the n gradients there are, in their order, as one tensor."""
     found = gradients(params)
-    return torch.stack(torch._foreach_norm(found)) if found else torch.zeros(0)
+    return torch.stack(torch._foreach_norm(found, norm_type)) if found else torch.zeros(0)
 
 
-def clip_norm(params: Sequence[nn.Parameter], max_norm: float) -> Tensor:
-    """``g *= min(1, max_norm / (||g|| + 1e-6))`` for all gradients together (Pascanu et al. 2013, arXiv:1211.5063);
-    the 1e-6 is torch's."""
-    norm = global_norm(params)
-    _scale(gradients(params), torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+def clip_norm(params: Sequence[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
+    """``g *= min(1, max_norm / (||g||_p + 1e-6))`` for all gradients together (Pascanu et al. 2013, arXiv:1211.5063);
+    the 1e-6 is torch's. ``norm_type`` is p, at least 1; ``inf`` is the largest element."""
+    norm, found = global_norm(params), gradients(params)
+    if found:
+        measured = norm if norm_type == 2.0 else torch.linalg.vector_norm(per_layer_norms(params, norm_type), norm_type)
+        torch._foreach_mul_(found, torch.clamp(max_norm / (measured + 1e-6), max=1.0))
     return norm
 
 
@@ -52,11 +54,12 @@ def clip_value(params: Sequence[nn.Parameter], max_value: float) -> Tensor:
     return norm
 
 
-def clip_per_layer(params: Sequence[nn.Parameter], max_norm: float) -> Tensor:
-    """``g *= min(1, max_norm / (||g|| + 1e-6))`` for each tensor by itself."""
+def clip_per_layer(params: Sequence[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
+    """``g *= min(1, max_norm / (||g||_p + 1e-6))`` for each tensor by itself; ``norm_type`` is p."""
     norms, found = per_layer_norms(params), gradients(params)
     if found:
-        torch._foreach_mul_(found, list(torch.clamp(max_norm / (norms + 1e-6), max=1.0).unbind()))
+        measured = norms if norm_type == 2.0 else per_layer_norms(params, norm_type)
+        torch._foreach_mul_(found, list(torch.clamp(max_norm / (measured + 1e-6), max=1.0).unbind()))
     return torch.linalg.vector_norm(norms)  # type: ignore[no-any-return]
 
 
@@ -80,8 +83,3 @@ def _unit_norms(x: Tensor) -> Tensor:
     if x.ndim <= 1:
         return torch.linalg.vector_norm(x)  # type: ignore[no-any-return]
     return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)  # type: ignore[no-any-return]
-
-
-def _scale(found: list[Tensor], factor: Tensor) -> None:
-    if found:
-        torch._foreach_mul_(found, factor)

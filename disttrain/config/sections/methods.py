@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from disttrain.config.sections.base import Fraction, Length, Positive, Section, by_kind
+from disttrain.config.sections.base import Expected, Fraction, Length, Positive, Section, by_kind
 from disttrain.config.sections.optimizers import Decay, Rate
 
 CLIPS = ("clip_norm", "clip_value", "clip_layer_norm", "clip_adaptive")
@@ -84,7 +84,19 @@ class Gradient(Section):
     clip_adaptive: Rate | None = Field(
         None, description="Largest norm of each unit's gradient, as a share of its weights' (AGC)."
     )
+    norm_type: Annotated[float | Literal["inf"], Expected("a number of at least 1, or inf")] = Field(
+        2.0, description="p of the norm that clip_norm and clip_layer_norm limit; inf: the largest element."
+    )
     noise: Noise | None = None
+
+    @field_validator("norm_type")
+    @classmethod
+    def _norm(cls, norm_type: float | Literal["inf"], info: ValidationInfo) -> float | Literal["inf"]:
+        if float(norm_type) < 1.0:
+            raise ValueError(f"got {norm_type}; expected a number of at least 1, or inf")
+        if norm_type != 2.0 and all(info.data.get(name) is None for name in ("clip_norm", "clip_layer_norm")):
+            raise ValueError("goes with clip_norm or clip_layer_norm")
+        return norm_type
 
     @model_validator(mode="after")
     def _one_clip(self) -> Self:

@@ -58,7 +58,7 @@ ONE_MISTAKE = {
     ),
     "a key like no other": (
         GOOD + "gradient: {zzz: 1}\n",
-        "6: gradient.zzz: unknown key; expected one of clip_norm, clip_value, clip_layer_norm, clip_adaptive, noise",
+        "6: gradient.zzz: unknown key; expected one of clip_norm, clip_value, clip_layer_norm, clip_adaptive, norm_type, noise",
     ),
     # Names.
     "a misspelt task": (

@@ -28,11 +28,28 @@ def flat(params: list[nn.Parameter]) -> Tensor:
 
 
 @pytest.mark.parametrize("most", [0.5, 1e3])
-def test_clip_norm_is_torchs(most: float) -> None:
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.5, float("inf")])
+def test_clip_norm_is_torchs(most: float, p: float) -> None:
     ours, theirs = parameters(), parameters()
-    expected = nn.utils.clip_grad_norm_(theirs, most)
-    torch.testing.assert_close(grads.clip_norm(ours, most), expected)
+    before = flat(ours).norm()
+    nn.utils.clip_grad_norm_(theirs, most, norm_type=p)
+    torch.testing.assert_close(grads.clip_norm(ours, most, p), before)  # the 2-norm, whatever was clipped
     torch.testing.assert_close(flat(ours), flat(theirs))
+
+
+@pytest.mark.parametrize("p", [1.0, 3.5, float("inf")])
+def test_clip_per_layer_by_any_norm_is_torchs(p: float) -> None:
+    ours, theirs = parameters(), parameters()
+    before = flat(ours).norm()
+    for parameter in theirs:
+        nn.utils.clip_grad_norm_([parameter], 1.5, norm_type=p)
+    torch.testing.assert_close(grads.clip_per_layer(ours, 1.5, p), before)
+    torch.testing.assert_close(flat(ours), flat(theirs))
+
+
+def test_no_gradient_has_norm_zero() -> None:
+    for clip in (grads.clip_norm, grads.clip_per_layer):
+        assert float(clip([nn.Parameter(torch.ones(2))], 1.0, 3.0)) == 0.0
 
 
 def test_clip_value_is_torchs() -> None:
