@@ -1,7 +1,7 @@
 """Optimizers, parameter groups and averages of weights. Needs torch and nothing else of disttrain."""
 
 from disttrain.optim.averaging import EMA, SWA, WeightAverage
-from disttrain.optim.groups import EXCLUSIONS, bias_and_norm, nothing, param_groups
+from disttrain.optim.groups import EXCLUSIONS, bare_groups, bias_and_norm, nothing, param_groups
 from disttrain.optim.lamb import LAMB
 from disttrain.optim.larc import LARC
 from disttrain.optim.lars import LARS
@@ -17,6 +17,7 @@ __all__ = [
     "SWA",
     "NovoGrad",
     "WeightAverage",
+    "bare_groups",
     "bias_and_norm",
     "layer_ratios",
     "nothing",

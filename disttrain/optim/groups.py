@@ -75,3 +75,20 @@ def param_groups(
             group["adapt"] = not spared
         found.append(group)
     return found
+
+
+def bare_groups(params: Any) -> list[dict[str, Any]]:
+    """Groups in which biases and normalisation have neither weight decay nor trust ratio, as MLPerf's references have them.
+
+    Args:
+        params: a model, whose modules decide; groups, which are taken as they are; or parameters, of which vectors and scalars
+            count as biases and normalisation.
+    """
+    if isinstance(params, nn.Module):
+        return param_groups(params, exclude_adaptation=bias_and_norm)
+    given = list(params)
+    if any(isinstance(item, dict) for item in given):
+        return given
+    decayed = {"params": [p for p in given if p.ndim > 1]}
+    others = {"params": [p for p in given if p.ndim <= 1], "weight_decay": 0.0}
+    return [group for group in (decayed, others) if group["params"]]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from disttrain.optim.groups import bias_and_norm, param_groups
+from disttrain.optim.groups import bare_groups
 from disttrain.optim.layerwise import (
     LayerwiseOptimizer,
     adapts,
@@ -59,6 +59,8 @@ class LAMB(LayerwiseOptimizer):
     ``LAMB.timm``             True             clip               None        not adapted
     ``LAMB.mlperf_bert``      True             clip               None        not adapted
     ``LAMB.nvlamb``           True             always             None        adapted
+    ``LAMB.v1``               True             none               (0, 10)     adapted
+    ``LAMB.v3``               False            none               (0, 10)     adapted
     ``LAMB.torch_optimizer``  False            none               (0, 10)     adapted
     ========================  ===============  =================  ==========  ==================
 
@@ -98,10 +100,20 @@ class LAMB(LayerwiseOptimizer):
         return cls.apex(params, lr, **others)
 
     @classmethod
-    def mlperf_bert(cls, model: nn.Module, lr: float | Tensor, **others: Any) -> Self:
-        """MLPerf Training's BERT reference, clipping after the reduction. It takes the model, because biases and
-        normalisation have no decay and thereby no trust ratio there."""
-        return cls.apex(param_groups(model, exclude_adaptation=bias_and_norm), lr, **others)
+    def mlperf_bert(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
+        """MLPerf Training's BERT reference, clipping after the reduction: biases and normalisation have no decay and thereby
+        no trust ratio. Best given the model; for groups and bare parameters see :func:`disttrain.optim.bare_groups`."""
+        return cls.apex(bare_groups(params), lr, **others)
+
+    @classmethod
+    def v1(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
+        """The paper's first version: ``phi`` clamped to [0, 10]."""
+        return cls(params, lr, **{"phi_bounds": (0.0, 10.0), **others})
+
+    @classmethod
+    def v3(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
+        """The paper's third version: no bias correction."""
+        return cls.v1(params, lr, **{"bias_correction": False, **others})
 
     @classmethod
     def nvlamb(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
@@ -111,8 +123,7 @@ class LAMB(LayerwiseOptimizer):
     @classmethod
     def torch_optimizer(cls, params: Any, lr: float | Tensor = 1e-3, **others: Any) -> Self:
         """torch_optimizer's Lamb, which calls itself the paper's third version."""
-        settings = {"weight_decay": 0.0, "bias_correction": False, "phi_bounds": (0.0, 10.0)}
-        return cls(params, lr, **{**settings, **others})
+        return cls.v3(params, lr, **{"weight_decay": 0.0, **others})
 
     def before_step(self, grads: Sequence[Tensor]) -> None:
         for group in self.param_groups:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,8 +28,7 @@ class LARC(Optimizer):
     A GradScaler unscales the gradients and skips overflows itself, also where the optimizer is fused and could: the ratio
     needs true gradients.
 
-    Settings and defaults are those of apex's LARC, which deviates where a norm is zero: it leaves the gradient alone at any
-    ``lr`` and drops the weight decay, which stays here.
+    Settings and defaults are those of apex's LARC, which is :meth:`apex` in full.
 
     Args:
         optimizer: any torch optimizer; its groups and its state are shared, so schedulers and checkpoints may use
@@ -37,6 +36,7 @@ class LARC(Optimizer):
         trust_coefficient: LARS's paper uses 0.001.
         eps: in the denominator.
         clip: see above.
+        bare_at_zero: where a norm is zero, leave the gradient alone at any ``lr`` and drop the weight decay.
 
     Raises:
         ValueError: an argument is out of range.
@@ -49,11 +49,17 @@ class LARC(Optimizer):
     """
 
     def __init__(
-        self, optimizer: Optimizer, *, trust_coefficient: float = 0.02, eps: float = 1e-8, clip: bool = True
+        self,
+        optimizer: Optimizer,
+        *,
+        trust_coefficient: float = 0.02,
+        eps: float = 1e-8,
+        clip: bool = True,
+        bare_at_zero: bool = False,
     ) -> None:
         check_options({"trust_coefficient": trust_coefficient, "eps": eps})
         self.optimizer = optimizer
-        self.trust_coefficient, self.eps, self.clip = trust_coefficient, eps, clip
+        self.trust_coefficient, self.eps, self.clip, self.bare_at_zero = trust_coefficient, eps, clip, bare_at_zero
         self.ratios: list[Ratios] = []
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._share(optimizer)
@@ -61,8 +67,13 @@ class LARC(Optimizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # torch's keeps groups and state only. Made anew, a copy shares those of its own wrapped optimizer again.
-        make = partial(type(self), trust_coefficient=self.trust_coefficient, eps=self.eps, clip=self.clip)
-        return make, (self.optimizer,)
+        names = ("trust_coefficient", "eps", "clip", "bare_at_zero")
+        return partial(type(self), **{name: getattr(self, name) for name in names}), (self.optimizer,)
+
+    @classmethod
+    def apex(cls, optimizer: Optimizer, **others: Any) -> Self:
+        """apex's LARC with its defaults."""
+        return cls(optimizer, **{"bare_at_zero": True, **others})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step of the wrapped optimizer on adapted gradients."""
@@ -135,5 +146,8 @@ class LARC(Optimizer):
         weights, grads = [wide(p) for p in params], [wide(p.grad) for p in params]  # type: ignore[arg-type]
         adapted = list(torch._foreach_add(grads, weights, alpha=-decay if group.get("maximize") else decay))
         scale_(adapted, trust_ratio(settings, weights, grads))
+        if self.bare_at_zero:
+            zero = [(w.norm() == 0) | (g.norm() == 0) for w, g in zip(weights, grads, strict=True)]
+            adapted = [torch.where(z, g, a) for z, g, a in zip(zero, grads, adapted, strict=True)]
         for p, grad in zip(params, adapted, strict=True):
             p.grad = grad.to(p.dtype)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from disttrain.optim.groups import bias_and_norm, param_groups
+from disttrain.optim.groups import bare_groups
 from disttrain.optim.layerwise import LayerwiseOptimizer, adapts, check, norms, ratio_or_one, scale_, subtract_
 
 
@@ -46,7 +46,7 @@ class LARS(LayerwiseOptimizer):
     Raises:
         ValueError: an argument is out of range.
 
-    The defaults are the paper's, but for its weight decay of 5e-4; :meth:`mlperf` and :meth:`timm` are those of others.
+    The defaults are those of :meth:`paper` but for its weight decay of 5e-4; :meth:`mlperf` and :meth:`timm` are others'.
     """
 
     def __init__(
@@ -74,10 +74,15 @@ class LARS(LayerwiseOptimizer):
         super().__init__(params, locals())
 
     @classmethod
-    def mlperf(cls, model: nn.Module, lr: float | Tensor, **others: Any) -> Self:
-        """MLPerf Training's reference for ResNet-50. It takes the model, because biases and normalisation have neither
-        decay nor ratio there."""
-        return cls(param_groups(model, exclude_adaptation=bias_and_norm), lr, **{"weight_decay": 1e-4, **others})
+    def mlperf(cls, params: Any, lr: float | Tensor = 0.1, **others: Any) -> Self:
+        """MLPerf Training's reference for ResNet-50: biases and normalisation have neither decay nor ratio. Best given the
+        model; for groups and bare parameters see :func:`disttrain.optim.bare_groups`."""
+        return cls(bare_groups(params), lr, **{"weight_decay": 1e-4, "adapt": "decayed", **others})
+
+    @classmethod
+    def paper(cls, params: Any, lr: float | Tensor = 0.1, **others: Any) -> Self:
+        """Algorithm 1 of the paper, with the weight decay of its experiments."""
+        return cls(params, lr, **{"weight_decay": 5e-4, **others})
 
     @classmethod
     def timm(cls, params: Any, lr: float | Tensor = 1.0, **others: Any) -> Self:

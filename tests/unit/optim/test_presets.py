@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from disttrain.optim import LAMB, LARS
+from disttrain.optim import LAMB, LARC, LARS
 from tests.unit.optim import reference
 from tests.unit.optim.golden import STOP_AND_GO, agree, drive, sporadic
 from tests.unit.optim.test_golden import gradient, starts
@@ -151,7 +151,36 @@ def test_groups_that_come_later_are_excluded_too() -> None:
     assert float(optimizer.ratios[1][1]) == 1.0 != float(optimizer.ratios[0][1])
 
 
-def test_presets_that_exclude_take_the_model() -> None:
-    for preset in (LARS.mlperf, LAMB.mlperf_bert):
-        with pytest.raises(TypeError, match="expected the model"):
-            preset(named().parameters(), 0.1)
+@pytest.mark.parametrize("preset", [LARS.mlperf, LAMB.mlperf_bert])
+def test_presets_that_exclude_take_a_model_groups_or_parameters(preset: Callable[..., torch.optim.Optimizer]) -> None:
+    """Of the model used here each bias and norm is a vector, so all three say the same."""
+
+    def by_hand(params: list[nn.Parameter]) -> list[dict[str, Any]]:
+        vectors = [p for p in params if p.ndim <= 1]
+        return [{"params": [p for p in params if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
+
+    found = [
+        drive(lambda p, given=given: preset(given(p), 0.1), named_starts(), rates=STOP_AND_GO)  # type: ignore[misc]
+        for given in (model_of, by_hand, lambda p: iter(p))
+    ]
+    agree(found[1], [w.numpy() for w in found[0]], 1e-15)
+    agree(found[2], [w.numpy() for w in found[0]], 1e-15)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_larc_apex(weight_decay: float) -> None:
+    """``apex/parallel/LARC.py``: decay and rate only where neither norm is zero, else the gradient as it is."""
+    start = [np.array([[1.0, -2.0], [0.5, 3.0]]), np.zeros((2, 2)), np.array([[2.0, 1.0]])]
+    grads = [np.array([[0.3, -0.1], [0.2, 0.4]]), np.ones((2, 2)), np.zeros((1, 2))]
+    lr = 3.0
+    params = [nn.Parameter(torch.from_numpy(w.copy())) for w in start]
+    optimizer = LARC.apex(torch.optim.SGD(params, lr=lr, weight_decay=weight_decay))
+    for p, g in zip(params, grads, strict=True):
+        p.grad = torch.from_numpy(g.copy())
+    optimizer.step()
+    for p, w, g in zip(params, start, grads, strict=True):
+        step = g
+        if np.linalg.norm(w) and np.linalg.norm(g):
+            rate = 0.02 * np.linalg.norm(w) / (np.linalg.norm(g) + np.linalg.norm(w) * weight_decay + 1e-8)
+            step = min(rate / lr, 1.0) * (g + weight_decay * w)
+        np.testing.assert_allclose(p.detach().numpy(), w - lr * step, rtol=1e-14, atol=1e-15)
