@@ -68,7 +68,7 @@ def _travel(engine: Engine, tensors: dict[str, Tensor], specs: _Specs, root: int
     """The tensors of rank ``root`` on all ranks."""
     device = engine.world.device
     if engine.world.rank == root:
-        moved = {name: t.detach().to(device if t.dim() else "cpu") for name, t in tensors.items()}
+        moved = {n: t.detach().to(device if t.dim() else "cpu").contiguous() for n, t in tensors.items()}
     else:
         moved = {n: torch.empty(s, dtype=d, device=device if s else "cpu") for n, (s, d) in specs.items()}
     engine.broadcast_tensors(moved.values(), root)

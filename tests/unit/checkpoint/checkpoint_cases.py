@@ -7,7 +7,6 @@ import json
 import math
 import os
 import resource
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,8 +93,6 @@ def little_memory(extra: int = 512 * 2**20) -> Iterator[None]:
 
 
 def refuse(saved: Path, message: str) -> None:
-    """Loading it is refused quickly, in little memory, with one error."""
-    start = time.monotonic()
+    """Loading it is refused in little memory, with one error."""
     with little_memory(), pytest.raises(CheckpointError, match=message):
         load_checkpoint(saved)
-    assert time.monotonic() - start < 5

@@ -188,7 +188,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "random a number": (put("state", "ranks", 0, "random", value=3), "states of the ranks are not"),
     "random damaged": (put("state", "ranks", 0, "random", "torch", value="AAAA"), "random state is damaged"),
     "exchanges that differ": (
-        lambda c: c.state["ranks"].append({"random": {}, "exchange": {"error": {0: torch.zeros(3)}}}),
+        lambda c: c.state["ranks"].append({**c.state["ranks"][0], "exchange": {"error": {0: torch.zeros(3)}}}),
         "states of the ranks differ",
     ),
 }  # fmt: skip
