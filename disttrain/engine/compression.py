@@ -30,11 +30,17 @@ class PowerSGDMemory(Memory):
         # Low rank from the first update on: before it are rehearsals, in which DDP still moves its buckets.
         self._state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=REHEARSALS)
         self._buckets: dict[int, list[list[int]]] = {}
+        self._sent: torch.futures.Future[Tensor] | None = None
 
     def hook(self, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings
         """DDP's communication hook."""
         self._buckets[bucket.index()] = [list(gradient.shape) for gradient in bucket.gradients()]
-        return powerSGD_hook.powerSGD_hook(self._state, bucket)
+        if self._sent is not None and self._device.type == "cpu":
+            # torch's hook waits for one exchange within the callback of another. Two buckets of it take up both of Gloo's
+            # threads and wait for ever, so one bucket is under way at a time.
+            self._sent.wait()
+        self._sent = powerSGD_hook.powerSGD_hook(self._state, bucket)
+        return self._sent
 
     def state_dict(self) -> dict[str, Any]:
         state = self._state
