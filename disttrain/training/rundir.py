@@ -201,7 +201,7 @@ def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str], 
     saved = load_recipe(run_dir / RECIPE)
     wanted = given if given is not None else load_recipe(run_dir / RECIPE, overrides)
     if given is None and not trust:
-        require_consent(wanted, run_dir / RECIPE)
+        require_consent(wanted, run_dir / RECIPE, overrides)
     if wanted.data.order == "partition" and wanted.data.parts is None:
         wanted = with_parts(wanted, saved.data.parts)
     if different := recipe_differences(saved, wanted):

@@ -52,7 +52,7 @@ def test_a_killed_rank_costs_nothing(
     at: int, options: list[str], from_step: int | None, whole: Path, tmp_path: Path
 ) -> None:
     words = ["-m", "disttrain", "train", *TASK, "task.rank=1", f"task.at={at}", *options]
-    result = launch("torchrun", 2, words, cwd=tmp_path, env={"PET_MAX_RESTARTS": "1"}, timeout=240).check()
+    result = launch("torchrun", 2, words, cwd=tmp_path, env={"PET_MAX_RESTARTS": "1"}, fresh=True).check()
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert run_dir.name == "digits" if options else len(run_dir.name) == len("digits-01234567")
     check_equal(run_dir, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from disttrain.config.sections.base import Open
@@ -23,16 +24,20 @@ def outside_objects(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def require_consent(recipe: Recipe, source: Path) -> None:
+def require_consent(recipe: Recipe, source: Path, overrides: Sequence[str] = ()) -> None:
     """To be called with a recipe that was found beside results, not given by the user, before anything is made of it.
 
     Args:
         source: the file it was read from.
+        overrides: given by the user; a name that stands in one has consent.
 
     Raises:
         InputError: it names objects outside disttrain; the message names each of them.
     """
-    if outside := outside_objects(recipe):
+    outside = {
+        key: name for key, name in outside_objects(recipe).items() if not any(name in text for text in overrides)
+    }
+    if outside:
         named = ", ".join(f"{key.removesuffix('.name')} {name}" for key, name in outside.items())
         raise InputError(
             f"{source} names code outside disttrain: {named}. Whoever wrote that file would have it run here: pass --trust "

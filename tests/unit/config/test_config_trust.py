@@ -62,6 +62,13 @@ def test_a_recipe_on_the_command_line_is_consent(run_dir: Path) -> None:
     assert recipe_to_resume(run_dir, given, []) == given
 
 
+def test_a_name_in_an_override_is_consent_to_that_name_alone(run_dir: Path) -> None:
+    with pytest.raises(InputError, match="outside disttrain: optimizer a:B") as caught:
+        recipe_to_resume(run_dir, None, OWN[:2])
+    assert "os:system" not in str(caught.value)
+    assert recipe_to_resume(run_dir, None, OWN) == load_recipe(None, OWN)
+
+
 def test_names_of_ours_need_none(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe(None)))
     recipe: Any = recipe_to_resume(tmp_path, None, [])
