@@ -59,7 +59,13 @@ def variables() -> dict[str, str]:
 
 def children() -> set[int]:
     """The living children of this process but for the warm one, which serves all tests."""
-    found = {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] | None = None
+    while found is None:
+        with suppress(
+            FileNotFoundError, ProcessLookupError
+        ):  # a thread ended meanwhile: its children are another's now
+            tasks = list(Path("/proc/self/task").iterdir())
+            found = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
     return {pid for pid in found - {server.pid for server in harness.WARM} if is_alive(pid)}
 
 

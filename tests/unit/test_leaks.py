@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 
 import pytest
 import torch.distributed as dist
@@ -48,3 +49,20 @@ def test_process_groups() -> None:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     assert before.mend() == ["process group of torch.distributed"]
     assert not dist.is_initialized()
+
+
+def test_threads_that_end_meanwhile_are_no_error() -> None:
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            threading.Thread(target=int).start()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        seen = [children() for _ in range(300)]
+    finally:
+        over.set()
+        churning.join()
+    assert all(found == seen[0] for found in seen)
