@@ -95,7 +95,16 @@ class GradNormWeights:
         return {"weights": self.values.tolist(), "first": None if self._first is None else self._first.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Sequence[float] | None]) -> None:
-        """Restore what :meth:`state_dict` returned."""
-        self.values = torch.tensor(state["weights"], dtype=torch.float64)
-        first = state["first"]
-        self._first = None if first is None else torch.tensor(first, dtype=torch.float64)
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: it is not a finite number for each loss.
+        """
+        values, first = torch.tensor(state["weights"], dtype=torch.float64), state["first"]
+        begun = None if first is None else torch.tensor(first, dtype=torch.float64)
+        for kept in (values, *(() if begun is None else (begun,))):
+            if kept.shape != (len(self.names),) or not kept.isfinite().all():
+                raise ValueError(
+                    f"GradNormWeights: {str(kept.tolist())[:60]} is not a finite number for each of {self.names}"
+                )
+        self.values, self._first = values, begun

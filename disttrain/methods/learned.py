@@ -59,7 +59,10 @@ class LearnedWeights(LossWeights):
         return {"names": list(self.names), **parts} if self.names else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.names = tuple(state["names"])
+        names = state["names"]
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError("the names of the losses are not a list of texts")
+        self.names = tuple(names)
         self._begin()
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
@@ -81,6 +84,17 @@ class LearnedUncertainty(LearnedWeights):
         self._module = UncertaintyWeights(self.names).to(self._engine.world.device, torch.float64)
         self._adam = torch.optim.Adam(self._module.parameters(), lr=self._lr)
         self._parts = {"module": self._module, "adam": self._adam}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        moments = state["adam"]["state"][0]
+        like = torch.zeros(len(state["names"]))
+        for name, mine in (("step", torch.zeros(())), ("exp_avg", like), ("exp_avg_sq", like)):
+            kept = moments[name]
+            if not isinstance(kept, Tensor) or kept.shape != mine.shape or not kept.is_floating_point():
+                raise ValueError(f"{name} of the loss weights' Adam does not fit {len(like)} losses")
+        # What Adam is set to is the recipe's word; only its moments are the checkpoint's.
+        groups = torch.optim.Adam([torch.zeros(1)], lr=self._lr).state_dict()["param_groups"]
+        super().load_state_dict({**state, "adam": {"state": {0: dict(moments)}, "param_groups": groups}})
 
     def weights(self) -> Tensor:
         return torch.exp(-self._module.log_variances.detach())

@@ -124,6 +124,32 @@ def test_what_was_learned_is_taken_up_again(make_run: MakeRun, balance: str) -> 
         mixed.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("balance", "path", "value"),
+    [
+        (UNCERTAINTY, ("names", 1), 3),
+        (UNCERTAINTY, ("adam", "state", 0, "exp_avg"), True),
+        (UNCERTAINTY, ("adam", "state", 0, "exp_avg_sq"), torch.zeros(3)),
+        (UNCERTAINTY, ("adam", "state", 0, "step"), torch.tensor(True)),
+        (GRADNORM, ("gradnorm", "weights"), [1.0, 1.0, 1.0]),
+        (GRADNORM, ("gradnorm", "first"), [1.0]),
+        (GRADNORM, ("gradnorm", "weights"), [1.0, float("nan")]),
+    ],
+)
+def test_weights_that_were_altered_are_refused(
+    make_run: MakeRun, balance: str, path: tuple[Any, ...], value: Any
+) -> None:
+    run = make_run(*TWO, balance)
+    update(run, next(iter(make_loader(run))), LR)
+    state = copy.deepcopy(run.state_dict())
+    inner = state["methods"]["loss_weights"]
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    with pytest.raises(CheckpointError, match="methods cannot be continued"):
+        make_run(*TWO, balance).load_state_dict(state)
+
+
 def test_gradnorm_does_not_disturb_the_noise_scale(make_run: MakeRun) -> None:
     """With a step of nearly zero the run is that of fixed weights, and so must be what the meter measured."""
     found = []
