@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from disttrain.config import Recipe
@@ -99,4 +100,8 @@ class RunningStatistics(Method):
 
 def _parts(layer: nn.modules.batchnorm._NormBase) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     share = layer.share if isinstance(layer, GhostBatchNorm) else None
+    if share is None and isinstance(layer, GhostBatchNorm):
+        share = torch.ones(
+            (), dtype=torch.float64
+        )  # complete: what a layer in evaluation mode has until it is deferred
     return layer.running_mean, layer.running_var, share

@@ -93,8 +93,10 @@ def check_finite(tree: Any) -> None:
 
 
 def _kind(value: Any) -> object:
+    if isinstance(value, Tensor) and (value.dim() or value.isfinite()):
+        return tuple(value.shape), value.is_floating_point()
     if isinstance(value, Tensor):
-        return tuple(value.shape)
+        return "no number"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "number" if math.isfinite(value) else "no number"
     return type(value)
@@ -102,7 +104,9 @@ def _kind(value: Any) -> object:
 
 def _said(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
+        return (
+            f"a tensor of shape {tuple(value.shape)} of {value.dtype}" if value.dim() else f"the tensor {value.item()}"
+        )
     if isinstance(value, dict):
         return f"a mapping of {', '.join(map(str, value))[:80] or 'nothing'}"
     if isinstance(value, list | tuple):

@@ -12,7 +12,7 @@ from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
 from disttrain.training.build import load_weights
-from disttrain.training.fit import check_finite, check_settings, check_state
+from disttrain.training.fit import check_finite, check_form, check_settings, check_state
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Prepared, Run
 
@@ -105,10 +105,9 @@ def take_up(run: Run, mine: dict[str, Any]) -> None:
     """
     restore_rng(mine["random"], run.engine.world.device)
     run.exchange_state = mine["exchange"]
-    try:
-        run.methods.all.load_rank_state_dict(mine["methods"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"a rank's state cannot be continued: {type(error).__name__}: {error}") from error
+    check_form(run.methods.all.rank_state_dict(), mine["methods"], "ranks.methods")
+    check_finite(mine["methods"])
+    run.methods.all.load_rank_state_dict(mine["methods"])
 
 
 def described(checkpoint: Checkpoint | None) -> dict[str, Any]:

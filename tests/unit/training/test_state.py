@@ -13,8 +13,10 @@ import torch
 from training_cases import MakeRun
 
 from disttrain.checkpoint import Checkpoint, load_latest
+from disttrain.data.position import Position
 from disttrain.errors import CheckpointError
 from disttrain.training.build import make_loader
+from disttrain.training.fit import check_form
 from disttrain.training.persist import restore, restore_weights, save
 from disttrain.training.share import mean
 from disttrain.training.state import Run
@@ -26,6 +28,8 @@ WORDS = [
     "batch.per_rank_max=10",
     "model.name=mlp",
     "model.hidden=[6]",
+    "model.norm=ghost_batch",
+    "model.ghost_size=10",
     "optimizer={name: adamw, lr: 0.01}",
     "noise_scale={every_steps: 1}",
     "average={kind: ema, half_life: {samples: 30}}",
@@ -92,6 +96,15 @@ def test_a_restored_run_goes_on_to_the_same_bits(kind: str, make_run: MakeRun, t
     assert same(other.state_dict(), run.state_dict())
 
 
+def test_a_frozen_layer_with_ghosts_fits_before_and_after_an_update(make_run: MakeRun) -> None:
+    """In evaluation mode it has complete statistics all the time: a checkpoint of either moment fits a run in the other."""
+    statistics = make_run(*WORDS, "model.norm=ghost_batch").methods.statistics
+    with statistics.complete():
+        before = statistics.rank_state_dict()
+        statistics.begin_update(Position())
+        check_form(before, statistics.rank_state_dict(), "parts")
+
+
 def test_averages_stand_under_their_parameters_names(make_run: MakeRun, tmp_path: Path) -> None:
     run, checkpoint = trained(make_run, tmp_path)
     weights = checkpoint.state["methods"]["average"]["weights"]
@@ -128,6 +141,7 @@ STATE = ("state", "optimizer", "state")
 GROUPS = ("state", "optimizer", "param_groups")
 PROGRESS = ("state", "progress")
 METHODS = ("state", "methods")
+PARTS = ("state", "ranks", 0, "methods")
 REFUSED: dict[str, tuple[Change, str]] = {
     "another name": (lambda c: c.model.update(x=c.model.popitem()[1]), "tensors are not those of this recipe's model"),  # type: ignore[attr-defined]
     "a name too many": (put("model", "more", value=torch.zeros(1)), "1 tensors are not those.*more"),
@@ -160,6 +174,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "moment that broadcasts": (put(*STATE, 0, "exp_avg_sq", value=torch.zeros(1)), "exp_avg_sq is a tensor"),
     "moment a number": (put(*STATE, 0, "exp_avg", value=0.0), r"exp_avg is 0\.0"),
     "moment missing": (put(*STATE, 0, "exp_avg_sq", value=...), r"optimizer\.state\.0 is a mapping of"),
+    "counter infinite": (put(*STATE, 0, "step", value=math.inf), r"optimizer\.state\.0\.step is the tensor inf"),
     "counter missing": (put(*STATE, 0, "step", value=...), "optimizer"),
     "moment not finite": (lambda c: c.state["optimizer"]["state"][0]["exp_avg"].fill_(math.nan), "1 tensors .* not finite"),
     "no moments at all": (put(*STATE, value={}), "no state for any parameter"),
@@ -174,6 +189,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "average a number": (put(*METHODS, "average", value=3), r"methods\.average is 3"),
     "average without names": (put(*METHODS, "average", "weights", value=[torch.zeros(1)]), "weights is a list"),
     "average of another shape": (put(*METHODS, "average", "weights", "0.bias", value=torch.zeros(7)), "weights"),
+    "average of truths": (put(*METHODS, "average", "weights", "0.bias", value=torch.ones(6).bool()), "average"),
     "average not finite": (
         lambda c: next(iter(c.state["methods"]["average"]["weights"].values())).fill_(-math.inf),
         "not finite",
@@ -187,6 +203,17 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "rank without random": (put("state", "ranks", 0, "random", value=...), "states of the ranks are not"),
     "random a number": (put("state", "ranks", 0, "random", value=3), "states of the ranks are not"),
     "random damaged": (put("state", "ranks", 0, "random", "torch", value="AAAA"), "random state is damaged"),
+    "parts missing": (put(*PARTS, value={}), r"ranks\.methods is a mapping of nothing"),
+    "parts of another method": (put(*PARTS, "more", value={}), r"ranks\.methods is a mapping of"),
+    "parts a tensor": (put(*PARTS, "statistics", value=torch.ones(())), r"statistics is the tensor 1\.0"),
+    "parts of one layer more": (lambda c: c.state["ranks"][0]["methods"]["statistics"]["layers"].append([]), "layers is a"),
+    "mean that broadcasts": (put(*PARTS, "statistics", "layers", 0, 0, value=torch.zeros(1)), r"layers\.0\.0 is a tensor"),
+    "variance a number": (put(*PARTS, "statistics", "layers", 0, 1, value=2**70), r"layers\.0\.1 is"),
+    "variance not finite": (
+        lambda c: c.state["ranks"][0]["methods"]["statistics"]["layers"][0][1].fill_(math.nan),
+        "1 tensors .* not finite",
+    ),
+    "share a text": (put(*PARTS, "statistics", "layers", 0, 2, value="1"), r"layers\.0\.2 is '1'"),
     "exchanges that differ": (
         lambda c: c.state["ranks"].append({**c.state["ranks"][0], "exchange": {"error": {0: torch.zeros(3)}}}),
         "states of the ranks differ",
