@@ -105,9 +105,10 @@ def take_up(run: Run, mine: dict[str, Any]) -> None:
     """
     restore_rng(mine["random"], run.engine.world.device)
     run.exchange_state = mine["exchange"]
+    check_finite(mine["methods"])
     try:
         run.methods.all.load_rank_state_dict(mine["methods"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"a rank's state cannot be continued: {type(error).__name__}: {error}") from error
 
 
