@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_rng, save_checkpoint
+from disttrain.checkpoint.fit import check_finite, check_settings, check_state
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
 from disttrain.training.build import load_weights
-from disttrain.training.fit import check_finite, check_settings, check_state
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Prepared, Run
 
