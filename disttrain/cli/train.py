@@ -47,9 +47,9 @@ def train(
     # Only now is the input known to be good enough for the heavy imports.
     from disttrain.cli.job import job
     from disttrain.engine.agreement import everyone
+    from disttrain.rundir.settle import Request
     from disttrain.telemetry import print_summary
     from disttrain.training.session import run_session
-    from disttrain.training.settle import Request
 
     with job(launch, engine, device, limit) as (joined, stop):
         request = Request(everyone(joined, given), overrides if from_run else [], mode, run_dir, read_job(), trust)

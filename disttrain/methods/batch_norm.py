@@ -93,6 +93,10 @@ class RunningStatistics(Method):
         for layer, (mean, variance, share) in zip(self._layers, state["layers"], strict=True):
             for buffer, part in ((layer.running_mean, mean), (layer.running_var, variance)):
                 if buffer is not None:
+                    if part.shape != buffer.shape:
+                        raise ValueError(
+                            f"running statistics of shape {tuple(part.shape)}; expected {tuple(buffer.shape)}"
+                        )
                     buffer.copy_(part)
             if isinstance(layer, GhostBatchNorm):
                 layer.share = share

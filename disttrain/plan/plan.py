@@ -83,22 +83,13 @@ def resolve_plan(
     Raises:
         InputError: the numbers do not fit together; the message names them.
     """
-    if world_size < 1:
-        raise InputError(f"world size {world_size}: expected at least 1")
     global_batch, micro_max = _batch(recipe, world_size)
-    if global_batch > train_samples:
-        raise InputError(
-            f"the global batch is {global_batch} samples, but the train set has only {train_samples}: "
-            f"choose batch.global <= {train_samples}"
-        )
+    _check_sizes(global_batch, train_samples, world_size)
     ghost = model.ghost_size
     _check_ghosts(ghost, global_batch, micro_max, world_size)
-    shares = [hi - lo for lo, hi in (share(global_batch, rank, world_size, ghost) for rank in range(world_size))]
-    largest = max(shares)
+    smallest, largest = _shares(global_batch, world_size, ghost)
     pieces, fits = _pieces(largest, ghost, micro_max, growing=recipe.batch.growth is not None)
-    used = train_samples // global_batch * global_batch if recipe.batch.last == "drop" else train_samples
-    epoch = EpochLength(used, global_batch, stretch=_stretch(recipe, global_batch))
-    epoch = replace(epoch, batch_at=planned_growth(recipe, global_batch, epoch))
+    epoch = _epoch(recipe, global_batch, train_samples)
     peak = peak_lr(recipe, global_batch)
     warmup = warmup_samples(recipe, epoch)
     total = epoch.in_samples(recipe)
@@ -110,14 +101,14 @@ def resolve_plan(
         total = epoch.in_samples(recipe)
     largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
     if model.sync_norm:
-        _check_sync(min(shares), pieces, largest_batch > global_batch, used % global_batch, world_size)
+        _check_sync(smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
     return StepPlan(
         world_size=world_size,
         global_batch=global_batch,
         batch_at=epoch.batch_at or (lambda samples: global_batch),
         largest_batch=largest_batch,
         ghost_size=ghost,
-        share=(min(shares), largest),
+        share=(smallest, largest),
         micro_batch=fits,
         accumulation=pieces,
         train_samples=train_samples,
@@ -147,6 +138,29 @@ def _rank_dependent(recipe: Recipe) -> list[str]:
     if recipe.optimizer.lr_scaling == "adascale":
         found.append("optimizer.lr_scaling adascale, which measures between micro-batches")
     return found
+
+
+def _check_sizes(global_batch: int, train_samples: int, world_size: int) -> None:
+    if world_size < 1:
+        raise InputError(f"world size {world_size}: expected at least 1")
+    if global_batch > train_samples:
+        raise InputError(
+            f"the global batch is {global_batch} samples, but the train set has only {train_samples}: "
+            f"choose batch.global <= {train_samples}"
+        )
+
+
+def _shares(global_batch: int, world_size: int, ghost: int) -> tuple[int, int]:
+    """The smallest and the largest share of a rank."""
+    shares = [hi - lo for lo, hi in (share(global_batch, rank, world_size, ghost) for rank in range(world_size))]
+    return min(shares), max(shares)
+
+
+def _epoch(recipe: Recipe, global_batch: int, train_samples: int) -> EpochLength:
+    """How an epoch is cut, with the growth that the recipe states."""
+    used = train_samples // global_batch * global_batch if recipe.batch.last == "drop" else train_samples
+    epoch = EpochLength(used, global_batch, stretch=_stretch(recipe, global_batch))
+    return replace(epoch, batch_at=planned_growth(recipe, global_batch, epoch))
 
 
 def _check_ghosts(ghost: int, global_batch: int, micro_max: int | None, world_size: int) -> None:

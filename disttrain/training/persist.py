@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_rng, save_checkpoint
+from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
 from disttrain.training.build import load_weights
-from disttrain.training.fit import check_finite, check_form, check_settings, check_state
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Prepared, Run
 
@@ -107,7 +107,10 @@ def take_up(run: Run, mine: dict[str, Any]) -> None:
     run.exchange_state = mine["exchange"]
     check_form(run.methods.all.rank_state_dict(), mine["methods"], "ranks.methods")
     check_finite(mine["methods"])
-    run.methods.all.load_rank_state_dict(mine["methods"])
+    try:
+        run.methods.all.load_rank_state_dict(mine["methods"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"a rank's state cannot be continued: {type(error).__name__}: {error}") from error
 
 
 def described(checkpoint: Checkpoint | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from disttrain.checkpoint import capture_rng, restore_rng
 from disttrain.data.batch import Batch
 from disttrain.training.state import Run
 from disttrain.training.step import accumulate
@@ -21,15 +22,16 @@ def rehearse(run: Run, batch: Batch) -> None:
     micro = batch.micro_batches[-1]
     share = min(len(micro.ids), batch.share)  # 0 for a borrowed sample
     last = replace(batch, before=batch.before + batch.share - share, share=share, micro_batches=[micro])
-    buffers = [(b, b.clone()) for b in run.model.buffers()]
+    buffers = {name: buffer.clone() for name, buffer in run.model.named_buffers()}
     device = run.engine.world.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for _ in range(run.engine.rehearsals):
-            accumulate(run, last)
-            run.engine.reduce_gradients()
+    random = capture_rng(device)
+    for _ in range(run.engine.rehearsals):
+        accumulate(run, last)
+        run.engine.reduce_gradients()
+    restore_rng(random, device)
     with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        for name, buffer in run.model.named_buffers():
+            buffer.copy_(buffers[name])
     run.model.zero_grad(set_to_none=True)
     run.engine.memory.load_state_dict(run.exchange_state)
     run.exchange_state = {}

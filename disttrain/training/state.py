@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from disttrain.checkpoint.fit import check_form
 from disttrain.config import Recipe
 from disttrain.data.position import Position
 from disttrain.engine.base import Engine
@@ -19,7 +20,6 @@ from disttrain.nn import ModelFacts
 from disttrain.plan.plan import StepPlan
 from disttrain.precision import Precision
 from disttrain.tasks.base import Task
-from disttrain.training.fit import check_form
 
 
 @dataclass(slots=True)

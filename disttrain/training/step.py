@@ -87,17 +87,20 @@ def check_losses(run: Run, micro: MicroBatch, losses: Losses) -> None:
     """Refuse what is not one loss for each item: a mean would be divided by the batch once more, silently.
 
     Raises:
-        InputError: on all ranks: the shape is wrong; the message names the task.
+        InputError: the shape is wrong; the message names the task. Losses of a fixed length may be right on a rank that has as
+            many samples, so a rank speaks for itself about those.
     """
     samples, each = len(micro.ids), run.task.items_per_sample
     for name, terms in {"": losses}.items() if isinstance(losses, Tensor) else losses.items():
         if terms.dim() and len(terms) == samples and (each is None or terms.numel() == samples * each):
             continue
         items = "one number for each item" if each is None else f"{samples * each} numbers, {each} for each sample"
-        raise InputError(
+        error = InputError(
             f"task {run.recipe.task.name}: losses() gave {name or 'a tensor'} of shape {tuple(terms.shape)} for a micro-batch of "
             f'{samples} samples; expected {items}, not their mean or sum (in torch, reduction="none"), with the samples first'
-        ).on_all_ranks()
+        )
+        alike = run.engine.world.size == 1 or not terms.dim() or len(terms) == samples
+        raise error.on_all_ranks() if alike else error
 
 
 def global_items(run: Run, batch: Batch) -> int:

@@ -13,8 +13,8 @@ from disttrain.checkpoint import load_latest
 from disttrain.config import Recipe, dump_recipe
 from disttrain.errors import InputError
 from disttrain.methods.model import facts_of
+from disttrain.rundir.rundir import METRICS, with_parts
 from disttrain.tasks.make import make_task
-from disttrain.training.rundir import METRICS, with_parts
 from disttrain.verify.spawn import run_ranks
 
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-4}

@@ -15,7 +15,7 @@ from disttrain.config.sections.models import CustomModel
 from disttrain.config.sections.optimizers import CustomOptimizer
 from disttrain.config.sections.tasks import CustomTask
 from disttrain.errors import InputError
-from disttrain.training.rundir import recipe_to_resume
+from disttrain.rundir.rundir import recipe_to_resume
 
 OWN = ["task={name: 'own.tasks:Task'}", "model={name: 'os:system', command: ls}", "optimizer={name: 'a:B', lr: 0.1}"]
 

@@ -13,7 +13,7 @@ from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.errors import InputError
 from disttrain.training.build import make_loader
-from disttrain.training.step import update
+from disttrain.training.step import check_losses, update
 
 WRONG = {
     "a mean": (lambda x, y: F.cross_entropy(x, y), "a tensor of shape ()"),
@@ -37,6 +37,22 @@ def test_a_recipe_refuses_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
         update(run, next(iter(make_loader(run))), lr=0.1)
     assert found.value.everywhere
     assert all(torch.equal(a, b) for a, b in zip(run.params, before, strict=True))
+
+
+@pytest.mark.parametrize(("name", "everywhere"), [(name, name != "a sum kept in a vector") for name in WRONG])
+def test_a_rank_speaks_for_others_only_where_they_must_fail_too(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: str, everywhere: bool
+) -> None:
+    """A rank with a single sample in its share finds a sum in a vector right."""
+    run, (losses, _) = make_run("batch.global=32"), WRONG[name]
+    batch = next(iter(make_loader(run)))
+    monkeypatch.setattr(run.engine, "world", World(1, 2, 1, 2, 0, torch.device("cpu")))
+    inputs = batch.micro_batches[0].tensors
+    with pytest.raises(InputError) as found:
+        check_losses(
+            run, batch.micro_batches[0], losses(run.model(run.task.prepare(inputs, torch.float32)[0]), inputs[1])
+        )
+    assert found.value.everywhere is everywhere
 
 
 def test_an_engine_refuses_it() -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from training_cases import MakeRun
 
-from disttrain.checkpoint import Checkpoint, load_latest
+from disttrain.checkpoint import Checkpoint, capture_rng, load_latest
+from disttrain.checkpoint.fit import check_form
 from disttrain.data.position import Position
 from disttrain.errors import CheckpointError
 from disttrain.training.build import make_loader
-from disttrain.training.fit import check_form
-from disttrain.training.persist import restore, restore_weights, save
+from disttrain.training.persist import restore, restore_weights, save, take_up
 from disttrain.training.share import mean
 from disttrain.training.state import Run
 from disttrain.training.step import update
@@ -251,6 +251,18 @@ def test_averages_that_evaluation_cannot_use(value: Any, make_run: MakeRun, tmp_
     checkpoint.state["methods"] = value
     with pytest.raises(CheckpointError, match="average is not what disttrain writes"):
         restore_weights(make_run(*WORDS), checkpoint, averaged=True)
+
+
+@pytest.mark.parametrize(
+    ("mean", "message"),
+    [(torch.full((16,), math.nan), "1 tensors .* not finite"), (torch.zeros(1), r"shape \(1,\)"), (3, "'int'")],
+)
+def test_a_rank_s_running_statistics_that_cannot_be_continued(mean: Any, message: str, make_run: MakeRun) -> None:
+    run = make_run("task={name: synthetic, shape: [1, 8, 8], classes: 4}", "model={name: convnet, norm: batch}")
+    state = {"layers": [list(layer) for layer in run.methods.statistics.rank_state_dict()["layers"]]}
+    state["layers"][0][0] = mean
+    with pytest.raises(CheckpointError, match=message):
+        take_up(run, {"random": capture_rng("cpu"), "exchange": {}, "methods": {"statistics": state}})
 
 
 def test_the_mean_of_trees() -> None:

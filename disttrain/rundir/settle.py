@@ -9,7 +9,7 @@ from typing import Literal
 from disttrain.config import Recipe, load_recipe
 from disttrain.engine.environment import Job
 from disttrain.errors import InputError
-from disttrain.training.rundir import (
+from disttrain.rundir.rundir import (
     Place,
     check_place,
     default_dir,
@@ -30,7 +30,7 @@ class Request:
         recipe: the recipe given on the command line; None: that of the run, or for a new run the default.
         overrides: to apply where ``recipe`` is None.
         resume: ``no``: begin a run; ``must``: continue one; ``auto``: continue if there is something to continue, else begin.
-        run_dir: where; None: see :func:`disttrain.training.rundir.default_dir`.
+        run_dir: where; None: see :func:`disttrain.rundir.rundir.default_dir`.
         job: the torchrun job that this start is part of. A run that the same job has begun is continued.
         trust: whether a saved recipe may have objects outside disttrain made.
     """

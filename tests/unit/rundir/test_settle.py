@@ -13,9 +13,9 @@ import pytest
 from disttrain.config import load_recipe
 from disttrain.engine.environment import Job, read_job
 from disttrain.errors import DisttrainError, InputError, NoCheckpointError
-from disttrain.training import rundir
-from disttrain.training.rundir import check_place, note_job, write_recipe
-from disttrain.training.settle import Request, settle
+from disttrain.rundir import rundir
+from disttrain.rundir.rundir import check_place, note_job, write_recipe
+from disttrain.rundir.settle import Request, settle
 
 RECIPE = load_recipe(None, ["checkpoint.every_steps=10"])
 JOB = Job("1", "key-1", restarts=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from disttrain.checkpoint import flatten
+from disttrain.checkpoint.tree import flatten
 from disttrain.errors import CheckpointError
 
 _PROBE = 3
