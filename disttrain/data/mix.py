@@ -160,16 +160,18 @@ def _incomplete_beta(x: NDArray[np.float64], alpha: float) -> NDArray[np.float64
         np.exp(alpha * (np.log(x) + np.log1p(-x)) + lgamma(2 * alpha) - 2 * lgamma(alpha)) / alpha
     )
     c, d = np.ones_like(x), 1.0 / (1.0 - 2 * alpha * x / (alpha + 1))
-    result = d.copy()
+    result, going = d.copy(), np.ones(x.shape, dtype=bool)
     for m in range(1, 200):
         even = m * (alpha - m) * x / ((alpha + 2 * m - 1) * (alpha + 2 * m))
         d, c = 1.0 / (1.0 + even * d), 1.0 + even / c
-        result *= d * c
+        result *= np.where(going, d * c, 1.0)
         odd = -(alpha + m) * (2 * alpha + m) * x / ((alpha + 2 * m) * (alpha + 2 * m + 1))
         d, c = 1.0 / (1.0 + odd * d), 1.0 + odd / c
-        step = d * c
+        # A draw that has converged stays as it is, however long the others that are made with it take.
+        step = np.where(going, d * c, 1.0)
         result *= step
-        if np.all(np.abs(step - 1.0) < 1e-15):
+        going &= np.abs(step - 1.0) >= 1e-15
+        if not going.any():
             break
     value: NDArray[np.float64] = front * result
     return value

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 __all__ = ["clip_adaptive", "clip_norm", "clip_per_layer", "clip_value", "global_norm", "gradients", "per_layer_norms"]
 
+_PLAIN = (1.0, 2.0, float("inf"))
+"""Norms that are taken as torch takes them."""
+
 
 def gradients(params: Iterable[nn.Parameter]) -> list[Tensor]:
     """``p.grad`` of every parameter that has one, in order."""
@@ -28,7 +31,23 @@ def global_norm(params: Iterable[nn.Parameter]) -> Tensor:
 def per_layer_norms(params: Iterable[nn.Parameter], norm_type: float = 2.0) -> Tensor:
     """(n,) the norms of the n gradients there are, in their order, as one tensor."""
     found = gradients(params)
-    return torch.stack(torch._foreach_norm(found, norm_type)) if found else torch.zeros(0)
+    if not found:
+        return torch.zeros(0)
+    if norm_type in _PLAIN:
+        return torch.stack(torch._foreach_norm(found, norm_type))
+    # In units of the largest element: the p-th power of a gradient is soon 0 or infinite in float32.
+    peaks = _or_one(torch.stack(torch._foreach_norm(found, torch.inf)))
+    return peaks * torch.stack(torch._foreach_norm(torch._foreach_div(found, list(peaks.unbind())), norm_type))
+
+
+def _joined(norms: Tensor, norm_type: float) -> Tensor:
+    """The norm of all tensors together from those of each, likewise."""
+    peak = _or_one(norms.amax()) if norm_type not in _PLAIN else 1.0
+    return peak * torch.linalg.vector_norm(norms / peak, norm_type)  # type: ignore[no-any-return]
+
+
+def _or_one(peaks: Tensor) -> Tensor:
+    return torch.where(peaks == 0.0, torch.ones_like(peaks), peaks)
 
 
 def clip_norm(params: Sequence[nn.Parameter], max_norm: float, norm_type: float = 2.0) -> Tensor:
@@ -36,7 +55,7 @@ def clip_norm(params: Sequence[nn.Parameter], max_norm: float, norm_type: float 
     the 1e-6 is torch's. ``norm_type`` is p, at least 1; ``inf`` is the largest element."""
     norm, found = global_norm(params), gradients(params)
     if found:
-        measured = norm if norm_type == 2.0 else torch.linalg.vector_norm(per_layer_norms(params, norm_type), norm_type)
+        measured = norm if norm_type == 2.0 else _joined(per_layer_norms(params, norm_type), norm_type)
         torch._foreach_mul_(found, torch.clamp(max_norm / (measured + 1e-6), max=1.0))
     return norm
 

@@ -66,6 +66,14 @@ def test_shares_are_beta_distributed(alpha: float) -> None:
     assert mine.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
 
 
+@pytest.mark.parametrize("alpha", [0.2, 0.6, 2.5])
+def test_a_share_is_the_same_to_the_bit_whatever_is_drawn_with_it(alpha: float) -> None:
+    """A resumed run reads ahead from another position, and draws other samples together."""
+    ids = np.arange(200)
+    alone = np.concatenate([symmetric_beta(alpha, 7, 2, ids[i : i + 1]) for i in ids])
+    np.testing.assert_array_equal(symmetric_beta(alpha, 7, 2, ids), alone)
+
+
 def test_the_quantile_function_is_exact() -> None:
     """Beta(1, 1) is uniform, and Beta(1/2, 1/2) has the quantile sin^2(pi u / 2)."""
     from disttrain.data.randomness import uniform

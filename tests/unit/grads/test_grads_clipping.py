@@ -47,6 +47,31 @@ def test_clip_per_layer_by_any_norm_is_torchs(p: float) -> None:
     torch.testing.assert_close(flat(ours), flat(theirs))
 
 
+@pytest.mark.parametrize("size", [1e-5, 1e5, 1e12])
+@pytest.mark.parametrize("p", [3.0, 9.0, 40.0])
+@pytest.mark.parametrize("clip", [grads.clip_norm, grads.clip_per_layer])
+def test_powers_that_float32_cannot_hold(clip: Callable[..., Tensor], p: float, size: float) -> None:
+    """In float32 the p-th power of such elements is 0 or infinite: nothing would be clipped, or all be set to zero."""
+    parameter = nn.Parameter(torch.zeros(6))
+    parameter.grad = torch.arange(1.0, 7.0) * size
+    expected = parameter.grad.double().numpy()
+    largest = np.abs(expected).max()
+    norm = largest * ((expected / largest) ** p).sum() ** (1 / p)
+    clip([parameter], 0.5 * size, p)
+    np.testing.assert_allclose(parameter.grad.numpy(), expected * min(1.0, 0.5 * size / (norm + 1e-6)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("clip", [grads.clip_norm, grads.clip_per_layer])
+def test_zero_and_infinite_gradients_by_any_norm(clip: Callable[..., Tensor]) -> None:
+    params = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    params[0].grad, params[1].grad = torch.zeros(2), torch.tensor([1.0, 0.0])
+    clip(params, 0.5, 3.0)
+    torch.testing.assert_close(flat(params), torch.tensor([0.0, 0.0, 0.5, 0.0]))
+    params[0].grad = torch.tensor([float("inf"), 1.0])
+    assert float(clip(params, 0.5, 3.0)) == float("inf")
+    assert not flat(params).isfinite().all()
+
+
 def test_no_gradient_has_norm_zero() -> None:
     for clip in (grads.clip_norm, grads.clip_per_layer):
         assert float(clip([nn.Parameter(torch.ones(2))], 1.0, 3.0)) == 0.0
