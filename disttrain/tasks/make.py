@@ -62,7 +62,7 @@ def checked_sizes(recipe: Recipe, task: Task) -> Sizes:
     Raises:
         InputError: the recipe states other sizes, or asks for a validation set where the task brings one or too few samples.
     """
-    sizes = task.sizes()
+    sizes = _said(recipe, task)
     for name, real in (("train_samples", sizes.train), ("test_samples", sizes.test)):
         stated = getattr(recipe.data, name)
         if stated is not None and stated != real:
@@ -81,7 +81,7 @@ def load_sets(recipe: Recipe, task: Task) -> Sizes:
     Raises:
         InputError: as there, or the task's ``sizes()`` are not those of its sets.
     """
-    sizes = task.sizes()
+    sizes = _said(recipe, task)
     sets = {"train": task.train_dataset(), "test": task.test_dataset(), "validation": task.validation_dataset()}
     for name, dataset in sets.items():
         said, real = getattr(sizes, name), 0 if dataset is None else len(dataset)
@@ -91,6 +91,20 @@ def load_sets(recipe: Recipe, task: Task) -> Sizes:
                 f"{name}_dataset() has {real:,}"
             )
     return checked_sizes(recipe, task)
+
+
+def _said(recipe: Recipe, task: Task) -> Sizes:
+    """What the task's ``sizes()`` gives, which is somebody else's code.
+
+    Raises:
+        InputError: it is not :class:`Sizes`.
+    """
+    sizes: object = task.sizes()
+    if not isinstance(sizes, Sizes):
+        raise InputError(
+            f"task {recipe.task.name}: sizes() gave {sizes!r}; expected disttrain.tasks.base.Sizes(train=N, test=N)"
+        )
+    return sizes
 
 
 def _divided(recipe: Recipe, sizes: Sizes) -> Sizes:

@@ -10,12 +10,14 @@ from typing import Any
 Record = Mapping[str, Any]
 
 _TRAINING = ("step", "epoch", "samples", "loss", "lr", "grad_norm", "samples_per_second")
+_DATA = ("samples", "numerics")
+"""Events of many values each, which programs read from ``metrics.jsonl``."""
 _EVALUATION = ("split", "step", "epoch", "samples", "loss", "accuracy")
 
 
 def is_for_people(record: Record) -> bool:
     """Whether a record is to be shown at all."""
-    return record.get("event") != "samples"
+    return record.get("event") not in _DATA
 
 
 def describe(record: Record, total_samples: int) -> str:

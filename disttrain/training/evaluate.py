@@ -11,6 +11,7 @@ from torch import Tensor
 from disttrain.data.dataset import Dataset, plain
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.data.selection import Selection, held_out
+from disttrain.errors import InputError
 from disttrain.tasks.base import Task
 from disttrain.tasks.make import fraction_held_out
 from disttrain.training.state import Prepared, Run
@@ -44,13 +45,26 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
                 with run.precision.forward_context():
                     found = task.evaluate(model, inputs)
                 for name, total in found.items():
-                    totals[name] = totals[name] + total.double() if name in totals else total.double()
+                    total = checked_total(run, name, total)
+                    totals[name] = totals[name] + total if name in totals else total
     finally:
         model.train(was_training)
     names = sorted(set().union(*engine.all_gather_object(sorted(totals))))
     zero = torch.zeros((), dtype=torch.float64)
     sums = engine.all_reduce(torch.stack([totals.get(name, zero).cpu() for name in names]))
     return task.summarise(dict(zip(names, sums.tolist(), strict=True)))
+
+
+def checked_total(run: Prepared, name: str, total: object) -> Tensor:
+    """What a task sums over a batch, in float64.
+
+    Raises:
+        InputError: it is not one number in a tensor; the message names the task.
+    """
+    if isinstance(total, Tensor) and total.dim() == 0:
+        return total.double()
+    kind = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else f"a {type(total).__name__}"
+    raise InputError(f"task {run.recipe.task.name}: evaluate() gave {kind} as {name}; expected a scalar tensor, a sum")
 
 
 def samples(task: Task, split: Split, fraction: float | None) -> tuple[Dataset, Selection | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -91,7 +91,17 @@ def check_losses(run: Run, micro: MicroBatch, losses: Losses) -> None:
             many samples, so a rank speaks for itself about those.
     """
     samples, each = len(micro.ids), run.task.items_per_sample
-    for name, terms in {"": losses}.items() if isinstance(losses, Tensor) else losses.items():
+    named: object = {"": losses} if isinstance(losses, Tensor) else losses
+    if not isinstance(named, Mapping) or not named or not all(isinstance(terms, Tensor) for terms in named.values()):
+        raise InputError(
+            f"task {run.recipe.task.name}: losses() gave {_kind(losses)}; expected a tensor, or a dict of tensors by name"
+        ).on_all_ranks()
+    if not any(terms.requires_grad for terms in named.values()):
+        raise InputError(
+            f"task {run.recipe.task.name}: losses() gave a tensor that does not depend on the model's parameters, or that was "
+            "detached from them: there is nothing to train by"
+        ).on_all_ranks()
+    for name, terms in named.items():
         if terms.dim() and len(terms) == samples and (each is None or terms.numel() == samples * each):
             continue
         items = "one number for each item" if each is None else f"{samples * each} numbers, {each} for each sample"
@@ -101,6 +111,14 @@ def check_losses(run: Run, micro: MicroBatch, losses: Losses) -> None:
         )
         alike = run.engine.world.size == 1 or not terms.dim() or len(terms) == samples
         raise error.on_all_ranks() if alike else error
+
+
+def _kind(losses: object) -> str:
+    """What somebody's ``losses()`` gave, in words."""
+    if not isinstance(losses, Mapping):
+        return "None" if losses is None else f"a {type(losses).__name__}"
+    wrong = [f"{name}: {type(terms).__name__}" for name, terms in losses.items() if not isinstance(terms, Tensor)]
+    return f"a dict with {', '.join(wrong)}" if wrong else "an empty dict"
 
 
 def global_items(run: Run, batch: Batch) -> int:

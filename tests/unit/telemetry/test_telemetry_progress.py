@@ -42,6 +42,7 @@ def test_plain_lines() -> None:
         {"event": "checkpoint", "step": 200, "path": "runs/1/checkpoints/step-00000200", "seconds": 0.25},
         {"event": "warning", "message": "checkpoint passed over: x"},
         {"event": "samples", "step": 200, "ids": [3, 1, 2]},
+        {"event": "numerics", "step": 200, "layers": {"0.weight": {"norm": 1.0}}},
     ]
     for record in records:
         sink.log(record)
@@ -128,6 +129,7 @@ def test_live_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         EVALUATION,
         {"event": "[red]note", "text": "x"},
         {"event": "samples", "ids": [77]},
+        {"event": "numerics", "step": 77, "layers": {}},
         training(300),
     ):
         sink.log(record)

@@ -12,7 +12,9 @@ from training_cases import MakeRun
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.errors import InputError
+from disttrain.tasks.make import checked_sizes, load_sets
 from disttrain.training.build import make_loader
+from disttrain.training.evaluate import evaluate
 from disttrain.training.step import check_losses, update
 
 WRONG = {
@@ -53,6 +55,46 @@ def test_a_rank_speaks_for_others_only_where_they_must_fail_too(
             run, batch.micro_batches[0], losses(run.model(run.task.prepare(inputs, torch.float32)[0]), inputs[1])
         )
     assert found.value.everywhere is everywhere
+
+
+NO_LOSSES = {
+    "None": (lambda x: None, "gave None; expected a tensor, or a dict"),
+    "a number": (lambda x: 1.0, "gave a float; expected a tensor, or a dict"),
+    "a number among several": (lambda x: {"own": x.sum(1), "other": 0.5}, "gave a dict with other: float; expected"),
+    "nothing by name": (lambda x: {}, "gave an empty dict; expected"),
+    "a detached one": (lambda x: x.sum(1).detach(), "gave a tensor that does not depend on the model's parameters"),
+}
+
+
+@pytest.mark.parametrize("name", NO_LOSSES)
+def test_a_recipe_refuses_what_is_no_loss(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    run, (losses, message) = make_run("batch.global=32"), NO_LOSSES[name]
+    monkeypatch.setattr(run.task, "losses", lambda model, tensors: losses(model(tensors[0])))
+    with pytest.raises(InputError, match=rf"task digits: losses\(\) {re.escape(message)}") as found:
+        update(run, next(iter(make_loader(run))), lr=0.1)
+    assert found.value.everywhere
+
+
+@pytest.mark.parametrize(
+    ("total", "kind"), [(1.5, "a float"), (torch.ones(3), "a tensor of shape (3,)")], ids=["a number", "a vector"]
+)
+def test_sums_of_an_evaluation_are_scalars(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, total: object, kind: str
+) -> None:
+    run = make_run("batch.global=32")
+    monkeypatch.setattr(run.task, "evaluate", lambda model, tensors: {"loss": total})
+    with pytest.raises(
+        InputError, match=rf"task digits: evaluate\(\) gave {re.escape(kind)} as loss; expected a scalar"
+    ):
+        evaluate(run)
+
+
+def test_sizes_are_of_their_class(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("batch.global=32")
+    monkeypatch.setattr(run.task, "sizes", lambda: (1437, 360))
+    for look in (load_sets, checked_sizes):
+        with pytest.raises(InputError, match=r"task digits: sizes\(\) gave \(1437, 360\); expected .*Sizes"):
+            look(run.recipe, run.task)
 
 
 def test_an_engine_refuses_it() -> None:
