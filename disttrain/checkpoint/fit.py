@@ -38,7 +38,7 @@ def check_state(optimizer: torch.optim.Optimizer) -> None:
     inner = getattr(optimizer, "optimizer", optimizer)  # within LARC
     loaded, wanted, index = 0, 0, 0
     for group in inner.param_groups:
-        expected = _kept(inner, group)
+        expected = _kept(inner, group) if group["params"] else {}
         for p in group["params"]:
             state = inner.state.get(p)
             if state:

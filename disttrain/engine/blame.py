@@ -37,7 +37,10 @@ def short_trace(error: BaseException) -> str:
 
 def headline(error: BaseException) -> str:
     """``ValueError: what it says``."""
-    text = str(error).strip()
+    try:
+        text = str(error).strip()
+    except Exception:  # somebody's own class, and the least of its mistakes
+        text = "its text cannot be made"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -42,6 +42,9 @@ class Method:
     """Something that accompanies training. Every hook does nothing unless a method says otherwise, and is called on every
     rank at the same moment, so it may exchange."""
 
+    always = False
+    """Whether every checkpoint has a state of it; of others, a state may be missing while there is nothing to keep."""
+
     def begin_update(self, position: Position) -> None:
         """Before the micro-batches of an update, or of one that is tried again.
 
@@ -123,7 +126,7 @@ class Methods(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, method in self._by_name.items():
-            if name in state:
+            if name in state or method.always:
                 method.load_state_dict(state[name])
 
     def rank_state_dict(self) -> dict[str, Any]:

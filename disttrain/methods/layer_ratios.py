@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from disttrain.engine.later import later
 from disttrain.methods.base import Context, Method, Report
 from disttrain.optim import layer_ratios
 
@@ -15,6 +16,5 @@ class LayerRatios(Method):
         self._names = [names[id(p)] for p in context.params]
 
     def report(self) -> Report:
-        found = layer_ratios(self._optimizer)
-        by_layer = {kind: dict(zip(self._names, ratios.tolist(), strict=True)) for kind, ratios in found.items()}
-        return lambda: by_layer
+        found = {kind: later(ratios) for kind, ratios in layer_ratios(self._optimizer).items()}
+        return lambda: {kind: dict(zip(self._names, ratios(), strict=True)) for kind, ratios in found.items()}

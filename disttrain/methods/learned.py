@@ -29,6 +29,7 @@ class LearnedWeights(LossWeights):
     """What both ways of learning share."""
 
     section = "loss.balance"
+    always = True
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

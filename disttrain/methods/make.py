@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from disttrain.data.batch import Batch
 from disttrain.methods.added_noise import Change, Weigh, make_gradient_noise, make_sample_weights
-from disttrain.methods.averaging import Average, make_average
+from disttrain.methods.averaging import Average, MovingAverage, make_average
 from disttrain.methods.base import Context, Method, Methods
 from disttrain.methods.batch_norm import RunningStatistics
 from disttrain.methods.clipping import Clip, make_clip
@@ -52,7 +52,9 @@ def make_methods(context: Context) -> Parts:
     recipe = context.recipe
     loss_weights, noise_scale = make_loss_weights(context), make_noise_meter(context)
     statistics, average = RunningStatistics(context), make_average(context)
-    by_name: dict[str, Method] = {"loss_weights": loss_weights, "statistics": statistics, "average": average}
+    by_name: dict[str, Method] = {"loss_weights": loss_weights, "statistics": statistics}
+    if isinstance(average, MovingAverage):
+        by_name["average"] = average
     if isinstance(noise_scale, MicroBatchNoise):
         by_name["noise_scale"] = noise_scale
     for name, wanted, method in (

@@ -40,6 +40,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: in
         exclude=EXCLUSIONS[section.weight_decay_exclude],
         exclude_adaptation=None if spared is None else EXCLUSIONS[spared],
     )
+    if not groups:
+        raise InputError("the model has no parameters to train: none of them requires a gradient")
     try:
         optimizer = cls(groups, lr=lr, **arguments)
     except (TypeError, ValueError) as error:

@@ -113,7 +113,8 @@ def _lr(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
         )
         legw = ", longer by the factor of the batch (LEGW)" if optimizer.lr_scaling == "legw" else ""
         yield "warmup", f"{plan.warmup_samples:,} samples = {updates:,} updates", f"{warmup.kind}, from {start}{legw}"
-    yield "decay", recipe.schedule.decay.kind, "after the warmup; a function of samples seen, not of updates"
+    after = "after the warmup; " if recipe.schedule.warmup is not None else ""
+    yield "decay", recipe.schedule.decay.kind, f"{after}a function of samples seen, not of updates"
     points = dict.fromkeys((0, plan.warmup_samples, plan.total_samples // 2, plan.total_samples))
     where = ", ".join(f"{s:,}" for s in points)
     yield "learning rate", ", ".join(f"{plan.lr(s):.4g}" for s in points), f"after {where} samples"

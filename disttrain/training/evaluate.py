@@ -27,7 +27,7 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
     """
     engine, task, settings, model = run.engine, run.task, run.recipe.evaluate, run.model
     dataset, chosen = samples(task, split, fraction_held_out(run.recipe))
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     totals: dict[str, Tensor] = {}
     try:
@@ -48,7 +48,8 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
                     total = checked_total(run, name, total)
                     totals[name] = totals[name] + total if name in totals else total
     finally:
-        model.train(was_training)
+        for module, training in modes:  # one by one: the user may have frozen some of them
+            module.training = training
     names = sorted(set().union(*engine.all_gather_object(sorted(totals))))
     zero = torch.zeros((), dtype=torch.float64)
     sums = engine.all_reduce(torch.stack([totals.get(name, zero).cpu() for name in names]))

@@ -11,7 +11,7 @@ from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_r
 from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
-from disttrain.errors import CheckpointError
+from disttrain.errors import CheckpointError, RankError, UserCodeError
 from disttrain.training.build import load_weights
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Prepared, Run
@@ -42,7 +42,10 @@ def save(run: Run, run_dir: Path) -> None:
         save_checkpoint(run_dir, checkpoint, keep=settings.keep, protect=protect)
 
     with run.methods.statistics.complete():
-        on_main(engine, write)
+        try:
+            on_main(engine, write)
+        except UserCodeError as error:  # what is wrong input while a run is set up is a failed rank by now
+            raise RankError(f"rank 0 failed {engine.phase}: {error}").on_all_ranks() from error
 
 
 def read(engine: Engine, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -26,8 +26,7 @@ def share(engine: Engine, tree: Any) -> Any:
 
 
 def gather(engine: Engine, tree: Any) -> list[Any]:
-    """Every rank's tree, in rank order. Tensors come to rank 0 alone, to its CPU, one rank's at a time; elsewhere the list is
-    of no use."""
+    """Every rank's tree, in rank order, on the CPU of rank 0. Tensors pass through all ranks, one rank's at a time."""
     plain, tensors = flatten(tree)
     trees = []
     for root, (described, specs) in enumerate(engine.all_gather_object((plain, _specs(tensors)))):

@@ -135,9 +135,10 @@ class Run(Prepared):
                 f"the checkpoint's state is of {', '.join(map(str, state))[:80]}; expected {', '.join(mine)}"
             )
         self.progress = Progress.from_dict(state["progress"])
-        if self.progress.position.offset >= self.plan.train_samples:
+        at, epoch = self.progress.position, self.plan.epoch.samples
+        if at.offset >= self.plan.train_samples or at.samples != at.epoch * epoch + at.offset:
             raise CheckpointError(
-                f"the checkpoint stands at sample {self.progress.position.offset} of an epoch of fewer"
+                f"the checkpoint stands at sample {at.offset} of epoch {at.epoch} after {at.samples}, with {epoch} an epoch"
             )
         check_form(mine["precision"], state["precision"], "precision")
         kept = state["methods"] if isinstance(state["methods"], dict) else {}

@@ -142,7 +142,9 @@ def test_sizes_that_are_not_those_of_the_sets_are_refused_at_set_up(make_run: Ma
 
 
 def test_a_metric_that_the_task_lacks_is_laid_at_its_door(make_run: MakeRun, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Unnamed: metric is 'exactness', which is none of its metric_names loss, accuracy"):
+    with pytest.raises(
+        InputError, match=r"Unnamed: metric is 'exactness', which is none of its metric_names loss, accuracy"
+    ):
         trained(make_run(*SHORT, OWN + "Unnamed"), tmp_path)
     with pytest.raises(InputError, match=r"early_stopping.metric is 'acuracy'.*did you mean accuracy"):
         trained(make_run(*SHORT, "early_stopping.metric=acuracy", "early_stopping.patience=3"), tmp_path)

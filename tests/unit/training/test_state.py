@@ -255,7 +255,11 @@ def test_averages_that_evaluation_cannot_use(value: Any, make_run: MakeRun, tmp_
 
 @pytest.mark.parametrize(
     ("mean", "message"),
-    [(torch.full((32,), math.nan), "1 tensors .* not finite"), (torch.zeros(1), r"shape \(1,\)"), (3, "is 3; expected a tensor")],
+    [
+        (torch.full((32,), math.nan), "1 tensors .* not finite"),
+        (torch.zeros(1), r"shape \(1,\)"),
+        (3, "is 3; expected a tensor"),
+    ],
 )
 def test_a_rank_s_running_statistics_that_cannot_be_continued(mean: Any, message: str, make_run: MakeRun) -> None:
     run = make_run("task={name: synthetic, shape: [1, 8, 8], classes: 4}", "model={name: convnet, norm: batch}")
