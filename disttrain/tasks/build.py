@@ -6,18 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from disttrain.config.sections.tasks import BUILT_IN
 from disttrain.errors import InputError
 from disttrain.registry import resolve
 from disttrain.tasks.base import Task
-
-TASKS = {
-    "digits": "disttrain.tasks.digits:Digits",
-    "fashion_mnist": "disttrain.tasks.mnist:FashionMnist",
-    "mnist": "disttrain.tasks.mnist:Mnist",
-    "image_folder": "disttrain.tasks.image_folder:ImageFolder",
-    "text": "disttrain.tasks.text:Text",
-    "synthetic": "disttrain.tasks.synthetic:Synthetic",
-}
 
 
 def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: float = 0.0) -> Task:
@@ -59,7 +51,7 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
 
 
 def _task_class(name: str) -> type[Task]:
-    cls = resolve(name, TASKS)
+    cls = resolve(name, BUILT_IN)
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise InputError(f"task {name}: expected a subclass of disttrain.tasks.base.Task")
     if inspect.isabstract(cls):

@@ -16,7 +16,7 @@ class Journal:
     """A line every ``log.every_steps`` updates and after the last one.
 
     A line is written one update late: while the next update is computed, the losses of all ranks are added up and travel
-    to the host, so an update with a line costs no more than any other. :meth:`settle` writes what is still on its way; it
+    to the host, so an update with a line costs no more than any other. :meth:`flush` writes what is still on its way; it
     is called before anything is evaluated or saved, so a file never lacks a line that a checkpoint has passed.
 
     Args:
@@ -42,7 +42,7 @@ class Journal:
         if last or step % self._run.recipe.log.every_steps == 0:
             self._write = self._line(result)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Write the line that is on its way, and make sure that every gradient so far was finite.
 
         Raises:

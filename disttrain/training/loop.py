@@ -42,7 +42,7 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
 
     def keep() -> None:
         run.engine.phase = f"saving after update {progress.position.updates}"
-        journal.settle()
+        journal.flush()
         save(run, run_dir)
 
     if evaluation_due(run):  # stopped between an update and its evaluation: catch up
@@ -56,7 +56,7 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
             stopping = vote(bool(stop)) and not finished(run)
             new_best = False
             if evaluation_due(run) and not stopping:
-                journal.settle()
+                journal.flush()
                 new_best = evaluate_and_judge(run, sink)
                 journal.meter.restart(progress.position.samples)
             every = settings.checkpoint.every_steps

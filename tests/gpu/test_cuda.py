@@ -69,7 +69,7 @@ def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
         with pytest.raises(RuntimeError, match="synchronizing"):
             run.params[0].sum().item()  # what a step that waits would raise
         torch.cuda.set_sync_debug_mode("default")
-        journal.settle()
+        journal.flush()
 
 
 def test_more_ranks_than_gpus_is_refused() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag
 
@@ -16,14 +17,24 @@ class ImageAugment(Section):
     flip: bool = Field(False, description="Mirror half of the images.")
 
 
-class Digits(Section):
+class _Task(Section):
+    """The class ``made_by`` takes the other fields as its arguments."""
+
+    made_by: ClassVar[str]
+
+
+class Digits(_Task):
     """scikit-learn's bundled handwritten digits: 8x8, 10 classes, no download."""
+
+    made_by = "disttrain.tasks.digits:Digits"
 
     name: Literal["digits"]
 
 
-class FashionMnist(Section):
+class FashionMnist(_Task):
     """Fashion-MNIST: 28x28, 10 classes, IDX files."""
+
+    made_by = "disttrain.tasks.mnist:FashionMnist"
 
     name: Literal["fashion_mnist"]
     root: str | None = Field(
@@ -32,24 +43,30 @@ class FashionMnist(Section):
     augment: ImageAugment = Field(default_factory=ImageAugment)
 
 
-class Mnist(Section):
+class Mnist(_Task):
     """MNIST: 28x28, 10 classes, IDX files."""
+
+    made_by = "disttrain.tasks.mnist:Mnist"
 
     name: Literal["mnist"]
     root: str | None = Field(None, description="Directory of the IDX files; null: mnist below DISTTRAIN_DATA or data/.")
     augment: ImageAugment = Field(default_factory=ImageAugment)
 
 
-class ImageFolder(Section):
+class ImageFolder(_Task):
     """Images in ``root/{train,test}/CLASS/``: random resized crops and flips for training, centre crops for testing."""
+
+    made_by = "disttrain.tasks.image_folder:ImageFolder"
 
     name: Literal["image_folder"]
     root: str = Field(description="Directory that holds train/ and test/ (or val/).")
     image_size: Positive = Field(224, description="Side of the square that goes into the model, in pixels.")
 
 
-class Text(Section):
+class Text(_Task):
     """Language modelling on a text file (bytes) or a .npy file of tokens."""
+
+    made_by = "disttrain.tasks.text:Text"
 
     name: Literal["text"]
     root: str = Field(description="A text file, or a one-dimensional .npy file of unsigned integers.")
@@ -60,8 +77,10 @@ class Text(Section):
     )
 
 
-class Synthetic(Section):
+class Synthetic(_Task):
     """Made-up images and labels, for benchmarks."""
+
+    made_by = "disttrain.tasks.synthetic:Synthetic"
 
     name: Literal["synthetic"]
     shape: Annotated[list[Positive], Field(min_length=1, max_length=4)] = Field(
@@ -88,3 +107,8 @@ Task = Annotated[
     | Annotated[CustomTask, Tag(CUSTOM)],
     Discriminator(by_name),
 ]
+
+BUILT_IN: Mapping[str, str] = {
+    get_args(s.model_fields["name"].annotation)[0]: s.made_by for s in _Task.__subclasses__()
+}
+"""The class of each task by its name in a recipe."""

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from disttrain.config import load_recipe
 from disttrain.config.sections import tasks as sections
+from disttrain.config.sections.tasks import BUILT_IN
 from disttrain.errors import InputError
 from disttrain.registry import resolve
-from disttrain.tasks.build import TASKS, build_task
+from disttrain.tasks.build import build_task
 from disttrain.tasks.digits import Digits
 
 OWN = """
@@ -64,7 +65,7 @@ SECTIONS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
 def test_a_recipe_and_the_constructor_agree_in_names_and_defaults(
     name: str, section: type[BaseModel], required: dict[str, Any]
 ) -> None:
-    assert list(TASKS) == [n for n, _, _ in SECTIONS]
+    assert list(BUILT_IN) == [n for n, _, _ in SECTIONS]
     in_recipe = section(name=name, **required).model_dump()
     task = build_task(in_recipe)  # reads nothing
     parameters = inspect.signature(type(task)).parameters
@@ -124,5 +125,5 @@ def test_unknown_name() -> None:
 def test_all_built_ins_are_tasks_with_a_default_model() -> None:
     from disttrain.models.build import MODELS
 
-    for name in TASKS:
-        assert resolve(name, TASKS).default_model[0] in MODELS
+    for name in BUILT_IN:
+        assert resolve(name, BUILT_IN).default_model[0] in MODELS

@@ -70,7 +70,7 @@ def test_small_recipes_train(name: str) -> None:
     stream, journal = batches(run), Journal(run, NullSink())
     for _ in range(3):
         advance(run, next(stream), journal, NullSink())
-    journal.settle()
+    journal.flush()
     stream.close()
     assert run.progress.position.updates == 3
     assert all(bool(p.isfinite().all()) for p in run.params)

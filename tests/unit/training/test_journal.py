@@ -51,8 +51,8 @@ def test_a_line_is_written_while_the_next_update_is_computed(make_run: MakeRun) 
         advance(run, next(stream), journal, sink)
         seen.append(sink.steps())
     assert seen == [[], [], [2], [2], [2, 4]]
-    journal.settle()
-    journal.settle()
+    journal.flush()
+    journal.flush()
     assert sink.steps() == [2, 4]
 
 
@@ -71,7 +71,7 @@ def test_a_line_says_what_its_own_update_was(make_run: MakeRun) -> None:
 
     journal.note = listening  # type: ignore[method-assign]
     go_on(run, journal, sink, 4)
-    journal.settle()
+    journal.flush()
     assert sink.steps() == [1, 2, 3, 4]
     for key, expected in {"samples": samples, "lr": rates, "loss": losses, "grad_norm": norms}.items():
         assert [record[key] for record in sink.records] == expected, key
@@ -82,7 +82,7 @@ def test_the_last_update_has_a_line(make_run: MakeRun) -> None:
     run, sink = make_run(*WORDS, "epochs=null", "updates=3", "log.every_steps=50"), Kept()
     journal = Journal(run, sink)
     go_on(run, journal, sink, 3)
-    journal.settle()
+    journal.flush()
     assert sink.steps() == [3]
 
 
@@ -95,5 +95,5 @@ def test_a_gradient_that_is_not_finite_takes_the_place_of_its_line(make_run: Mak
         norm = torch.tensor(float("nan") if step == broken else 1.0)
         journal.note(Update([(torch.ones(3), 1 / 3)], norm, applied=True), last=False)
     with pytest.raises(DivergedError, match=f"of update {broken} is nan"):
-        journal.settle()
+        journal.flush()
     assert sink.records == []
