@@ -53,6 +53,9 @@ class RunningStatistics(Method):
 
     Args:
         context: its model has complete statistics, the same on all ranks.
+
+    Attributes:
+        layers: those with running statistics; without any there is nothing to do.
     """
 
     def __init__(self, context: Context) -> None:
@@ -60,7 +63,7 @@ class RunningStatistics(Method):
         self._ghosts = nn.ModuleList(ghost_layers(context.model))
         norms = [m for m in context.model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
         self._others = nn.ModuleList(m for m in norms if not isinstance(m, GhostBatchNorm))
-        self._layers = [*self._ghosts, *self._others]
+        self.layers = [*self._ghosts, *self._others]
         self.divide()
 
     def begin_update(self, position: Position) -> None:
@@ -87,10 +90,10 @@ class RunningStatistics(Method):
         divide_statistics(self._ghosts, self._engine.world.size)
 
     def rank_state_dict(self) -> dict[str, Any]:
-        return {"layers": [[t if t is None else t.clone() for t in _parts(layer)] for layer in self._layers]}
+        return {"layers": [[t if t is None else t.clone() for t in _parts(layer)] for layer in self.layers]}
 
     def load_rank_state_dict(self, state: dict[str, Any]) -> None:
-        for layer, (mean, variance, share) in zip(self._layers, state["layers"], strict=True):
+        for layer, (mean, variance, share) in zip(self.layers, state["layers"], strict=True):
             for buffer, part in ((layer.running_mean, mean), (layer.running_var, variance)):
                 if buffer is not None:
                     if part.shape != buffer.shape:

@@ -52,7 +52,9 @@ def make_methods(context: Context) -> Parts:
     recipe = context.recipe
     loss_weights, noise_scale = make_loss_weights(context), make_noise_meter(context)
     statistics, average = RunningStatistics(context), make_average(context)
-    by_name: dict[str, Method] = {"loss_weights": loss_weights, "statistics": statistics}
+    by_name: dict[str, Method] = {"loss_weights": loss_weights}
+    if statistics.layers:
+        by_name["statistics"] = statistics
     if isinstance(average, MovingAverage):
         by_name["average"] = average
     if isinstance(noise_scale, MicroBatchNoise):
