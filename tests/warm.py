@@ -52,6 +52,8 @@ def serve(path: str) -> Program:
     """Fork for each connection, until standard input ends. Returns in the new processes only."""
     import importlib
 
+    # scikit-learn imports pandas, and that pyarrow, where they are installed; its allocator would start a thread.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     for name in IMPORTED:
         importlib.import_module(name)
     for name in IMPORTED_IF_INSTALLED:

@@ -28,12 +28,11 @@ def evaluate(
     from disttrain.checkpoint import Checkpoint
     from disttrain.cli.job import job
     from disttrain.engine.agreement import everyone, on_main
+    from disttrain.inference.evaluate import by_name, deciding
+    from disttrain.inference.evaluate import evaluate as evaluate_run
+    from disttrain.inference.prepared import Prepared, build_model
+    from disttrain.inference.weights import read, restore_weights
     from disttrain.telemetry import print_summary
-    from disttrain.training.build import build_model
-    from disttrain.training.evaluate import by_name, deciding
-    from disttrain.training.evaluate import evaluate as evaluate_run
-    from disttrain.training.persist import read, restore_weights
-    from disttrain.training.state import Prepared
 
     with job(launch, engine, device, limit) as (joined, _):
 

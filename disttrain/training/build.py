@@ -1,4 +1,4 @@
-"""From a recipe and an engine to a model, or to a run that is ready for its first update. The only place that wires parts
+"""From a recipe and an engine to a run that is ready for its first update. The only place that wires parts
 together."""
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from disttrain.checkpoint import load_latest
 from disttrain.config import Recipe
 from disttrain.data import Loader, Order
 from disttrain.data.order import GlobalShuffle, Partition, WithReplacement
@@ -18,27 +17,16 @@ from disttrain.data.selection import Selection, trained_on
 from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
 from disttrain.engine.exchange import Exchange
-from disttrain.errors import CheckpointError, InputError
+from disttrain.inference.prepared import construct
+from disttrain.inference.weights import start_from
 from disttrain.methods.base import Context
 from disttrain.methods.make import make_methods
-from disttrain.methods.model import has_static_graph, make_model
+from disttrain.methods.model import has_static_graph
 from disttrain.methods.optimizers import make_optimizer
 from disttrain.plan.plan import resolve_plan
-from disttrain.precision import PRECISIONS
-from disttrain.tasks.make import fraction_held_out, load_sets, make_task
+from disttrain.tasks.make import fraction_held_out, load_sets
 from disttrain.training.facts import facts
-from disttrain.training.state import Prepared, Run
-
-
-def build_model(recipe: Recipe, engine: Engine) -> Prepared:
-    """The recipe's task and model, the model the same on all ranks: no optimizer, no train set, any number of ranks.
-
-    Raises:
-        InputError, RankError: on all ranks: something is wrong on some of them, or they differ.
-    """
-    ready = construct(recipe, engine)
-    engine.place(ready.model)
-    return ready
+from disttrain.training.state import Run
 
 
 def build_run(recipe: Recipe, engine: Engine) -> Run:
@@ -70,49 +58,6 @@ def build_run(recipe: Recipe, engine: Engine) -> Run:
     context = Context(recipe, plan, engine, ready.precision, model, params, optimizer)
     methods = everyone(engine, lambda: make_methods(context))
     return Run(recipe, engine, task, ready.precision, model, found, plan, wrapped, params, optimizer, methods)
-
-
-def construct(recipe: Recipe, engine: Engine) -> Prepared:
-    """Task and model as each rank makes them by itself."""
-    task = everyone(engine, lambda: make_task(recipe))
-    precision = PRECISIONS[recipe.precision](engine.world.device)
-    precision.activate()
-    torch.manual_seed(recipe.seed)
-    model, found = everyone(engine, lambda: make_model(recipe, task, task.model_hints(), engine.all_reduce))
-    return Prepared(recipe, engine, task, precision, model.to(precision.parameter_dtype), found)
-
-
-def start_from(model: torch.nn.Module, run_dir: Path) -> None:
-    """Give ``model`` the weights of another run's newest checkpoint.
-
-    Raises:
-        InputError: there is none, or its tensors are not the model's.
-    """
-    try:
-        load_weights(model, dict(load_latest(run_dir).checkpoint.model))
-    except CheckpointError as error:
-        raise InputError(f"start_from {run_dir}: {error}") from None
-
-
-def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Give ``model`` stored weights.
-
-    Raises:
-        CheckpointError: they are not the model's in names and shapes, or not finite.
-    """
-    mine = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    odd = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-    if odd:
-        name = odd[0]
-        raise CheckpointError(
-            f"{len(odd)} tensors are not those of this recipe's model: {name} is {theirs.get(name, 'missing')} there and "
-            f"{mine.get(name, 'missing')} here"
-        )
-    broken = sorted(name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
-    if broken:
-        raise CheckpointError(f"{len(broken)} tensors of the model are not finite, {broken[0]} for one")
-    model.load_state_dict(weights)
 
 
 def make_loader(run: Run) -> Loader:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from disttrain.data.batch import Batch
 from disttrain.errors import DivergedError, StopRequested
+from disttrain.inference.evaluate import Split, by_name, deciding, evaluate, regular
 from disttrain.plan.rate import learning_rate
 from disttrain.telemetry import Sink
 from disttrain.training.build import make_loader
-from disttrain.training.evaluate import by_name, deciding, evaluate_all, regular
 from disttrain.training.journal import Journal, where
 from disttrain.training.persist import save
 from disttrain.training.rehearse import rehearse
@@ -152,6 +152,12 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
         sink.log({"split": split, **where(run), **metrics})
     progress.metrics = by_name(found)
     return best
+
+
+def evaluate_all(run: Run, splits: Sequence[Split]) -> dict[Split, dict[str, float]]:
+    """The metrics of each split as the run stands; of the averaged weights, where there are any."""
+    with run.methods.statistics.complete(), run.methods.average.applied():
+        return {split: evaluate(run, split) for split in splits}
 
 
 def judge(run: Run, metrics: dict[str, float]) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from disttrain.checkpoint import Checkpoint, capture_rng, load_latest, restore_rng, save_checkpoint
+from disttrain.checkpoint import Checkpoint, capture_rng, restore_rng, save_checkpoint
 from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError, RankError, UserCodeError
-from disttrain.training.build import load_weights
+from disttrain.inference.weights import restore_weights
 from disttrain.training.share import gather, mean, scatter, share
-from disttrain.training.state import Prepared, Run
+from disttrain.training.state import Run
 
 
 def save(run: Run, run_dir: Path) -> None:
@@ -46,23 +44,6 @@ def save(run: Run, run_dir: Path) -> None:
             on_main(engine, write)
         except UserCodeError as error:  # what is wrong input while a run is set up is a failed rank by now
             raise RankError(f"rank 0 failed {engine.phase}: {error}").on_all_ranks() from error
-
-
-def read(engine: Engine, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint, on rank 0 (None elsewhere), and what was wrong with newer ones.
-
-    Raises:
-        NoCheckpointError: on all ranks, when there is none.
-    """
-    found: list[Checkpoint] = []
-
-    def load() -> list[str]:
-        checkpoint, _, refused = load_latest(run_dir)
-        found.append(checkpoint)
-        return [reason for _, reason in refused]
-
-    refused: list[str] = on_main(engine, load)
-    return (found[0] if found else None), refused
 
 
 def restore(run: Run, checkpoint: Checkpoint | None) -> None:
@@ -147,39 +128,3 @@ def _is_rank(state: Any) -> bool:
         and state.keys() == {"random", "exchange", "methods"}
         and all(isinstance(part, dict) for part in state.values())
     )
-
-
-def restore_weights(ready: Prepared, checkpoint: Checkpoint | None, *, averaged: bool) -> None:
-    """Give all ranks the weights of ``checkpoint`` (given on rank 0).
-
-    Args:
-        averaged: take the averages of those parameters that have one, as evaluation does.
-
-    Raises:
-        CheckpointError: on all ranks: they are not those of the recipe's model, or not finite.
-    """
-
-    def load() -> None:
-        assert checkpoint is not None
-        weights = dict(checkpoint.model)
-        for name, tensor in (_averages(checkpoint) if averaged else {}).items():
-            weights[name] = tensor.to(weights[name].dtype) if name in weights else tensor
-        load_weights(ready.model, weights)
-
-    on_main(ready.engine, load)
-    ready.engine.broadcast_tensors(ready.model.state_dict().values())
-
-
-def _averages(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The averaged parameters by name; none where the run keeps none.
-
-    Raises:
-        CheckpointError: they are not what disttrain writes.
-    """
-    try:
-        weights = checkpoint.state["methods"].get("average", {"weights": {}})["weights"]
-    except (AttributeError, KeyError, TypeError):
-        weights = None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise CheckpointError("the checkpoint's average is not what disttrain writes")
-    return weights

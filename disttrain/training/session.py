@@ -12,13 +12,14 @@ from disttrain.checkpoint import run_lock
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import DisttrainError, InputError
+from disttrain.inference.weights import read
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
 from disttrain.rundir.settle import Request, settle
 from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
 from disttrain.training.loop import train
-from disttrain.training.persist import read, restore
+from disttrain.training.persist import restore
 from disttrain.training.state import Run
 from disttrain.training.stop import StopRequest
 

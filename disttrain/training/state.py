@@ -11,15 +11,11 @@ import torch
 from torch import nn
 
 from disttrain.checkpoint.fit import check_form
-from disttrain.config import Recipe
 from disttrain.data.position import Position
-from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
+from disttrain.inference.prepared import Prepared
 from disttrain.methods.make import Parts
-from disttrain.nn import ModelFacts
 from disttrain.plan.plan import StepPlan
-from disttrain.precision import Precision
-from disttrain.tasks.base import Task
 
 
 @dataclass(slots=True)
@@ -75,23 +71,6 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "stale": _count,
     "scheduled": lambda v: isinstance(v, int | float) and math.isfinite(v) and v >= 0,
 }
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A model that is ready for forward passes: what evaluation, export and inference need.
-
-    Attributes:
-        model: on the device, the same on all ranks.
-        facts: what it says of itself.
-    """
-
-    recipe: Recipe
-    engine: Engine
-    task: Task
-    precision: Precision
-    model: nn.Module
-    facts: ModelFacts
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ from training_cases import MakeRun
 
 from disttrain.config import load_recipe
 from disttrain.errors import InputError
+from disttrain.inference.evaluate import evaluate
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import StepPlan, resolve_plan
-from disttrain.training.evaluate import evaluate
 from disttrain.training.stop import StopVote
 
 

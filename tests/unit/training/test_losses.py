@@ -12,9 +12,9 @@ from training_cases import MakeRun
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.errors import InputError
+from disttrain.inference.evaluate import evaluate
 from disttrain.tasks.make import checked_sizes, load_sets
 from disttrain.training.build import make_loader
-from disttrain.training.evaluate import evaluate
 from disttrain.training.step import check_losses, update
 
 WRONG = {

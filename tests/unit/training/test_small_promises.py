@@ -11,8 +11,8 @@ from training_cases import MakeRun
 
 from disttrain.engine.blame import headline
 from disttrain.errors import CheckpointError, InputError, RankError
+from disttrain.inference.evaluate import evaluate
 from disttrain.training.build import make_loader
-from disttrain.training.evaluate import evaluate
 from disttrain.training.persist import save
 from disttrain.training.step import update
 

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from disttrain.config import load_recipe
 from disttrain.data.selection import Selection, held_out
 from disttrain.errors import InputError
+from disttrain.inference.evaluate import evaluate
 from disttrain.plan.explain import explain
 from disttrain.tasks.make import stated_sizes
 from disttrain.telemetry.summary import summary_rows
 from disttrain.telemetry.tensorboard import TensorBoardSink
 from disttrain.training import loop
 from disttrain.training.build import make_loader
-from disttrain.training.evaluate import evaluate
 from disttrain.training.state import Run
 from disttrain.training.stop import StopRequest
 

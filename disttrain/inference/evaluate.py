@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,9 +12,9 @@ from disttrain.data.dataset import Dataset, plain
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.data.selection import Selection, held_out
 from disttrain.errors import InputError
+from disttrain.inference.prepared import Prepared
 from disttrain.tasks.base import Task
 from disttrain.tasks.make import fraction_held_out
-from disttrain.training.state import Prepared, Run
 
 Split = Literal["train", "validation", "test"]
 
@@ -97,12 +97,6 @@ def regular(run: Prepared) -> list[Split]:
     """The splits of every evaluation, the deciding one last."""
     settings, last = run.recipe.evaluate, deciding(run)
     return ["train", last] if settings is not None and settings.train else [last]
-
-
-def evaluate_all(run: Run, splits: Sequence[Split]) -> dict[Split, dict[str, float]]:
-    """The metrics of each split as the run stands; of the averaged weights, where there are any."""
-    with run.methods.statistics.complete(), run.methods.average.applied():
-        return {split: evaluate(run, split) for split in splits}
 
 
 def by_name(found: Mapping[Split, Mapping[str, float]]) -> dict[str, float]:
