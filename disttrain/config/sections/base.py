@@ -30,16 +30,32 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Importable = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"), Expected("pkg.mod:Object")]
 
 
+def describe_selector(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    """In a JSON Schema, the key that selects a section is described by the section itself."""
+    for key in ("name", "kind"):
+        if "description" not in (found := schema.get("properties", {}).get(key, {"description": ""})):
+            found["description"] = (section.__doc__ or "").split("\n")[0]
+
+
 class Section(BaseModel):
     """Frozen, strict (no string becomes a number, no ``true`` an integer), finite, and without unknown keys."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=False)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=False,
+        json_schema_extra=describe_selector,
+    )
 
 
 class Open(BaseModel):
     """A section whose further keys, plain data, are arguments of the user's own class or function."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="allow", frozen=True, allow_inf_nan=False, json_schema_extra=describe_selector
+    )
 
     __pydantic_extra__: dict[str, JsonValue]
 

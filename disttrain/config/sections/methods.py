@@ -36,14 +36,16 @@ class LinearGrowth(Length):
 class Stage(Length):
     """From this length on, counted from the start of the run, the global batch is ``batch``."""
 
-    batch: Positive
+    batch: Positive = Field(description="Global batch from there on.")
 
 
 class StagedGrowth(Section):
     """A global batch for each stage."""
 
     kind: Literal["stages"]
-    stages: Annotated[list[Stage], Field(min_length=1)]
+    stages: Annotated[list[Stage], Field(min_length=1)] = Field(
+        description="In order; before the first, the batch is batch.global."
+    )
 
 
 Growth = Annotated[
@@ -66,7 +68,7 @@ class AnnealedNoise(Section):
 
     kind: Literal["annealed"]
     eta: Rate = Field(0.01, description="Variance at the first update.")
-    gamma: Decay = 0.55
+    gamma: Decay = Field(0.55, description="Exponent by which the variance falls.")
 
 
 Noise = Annotated[
@@ -87,7 +89,7 @@ class Gradient(Section):
     norm_type: Annotated[float | Literal["inf"], Expected("a number of at least 1, or inf")] = Field(
         2.0, description="p of the norm that clip_norm and clip_layer_norm limit; inf: the largest element."
     )
-    noise: Noise | None = None
+    noise: Noise | None = Field(None, description="Added to the gradient, or to the weights of the losses; null: none.")
 
     @field_validator("norm_type")
     @classmethod
@@ -152,7 +154,7 @@ Balance = Annotated[
 class Loss(Section):
     """What is minimised."""
 
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="Share of a label that is spread over all classes.")
     mixup: Decay = Field(0.0, description="alpha of mixup's Beta distribution; 0: off. Image classification only.")
     cutmix: Decay = Field(0.0, description="alpha of cutmix's Beta distribution; 0: off. Image classification only.")
     weights: dict[str, float] | None = Field(None, description="Of the losses, for tasks that have several.")
@@ -171,7 +173,7 @@ class Ema(Section):
     """Exponential moving average of the weights, with its memory in samples, so that it does not depend on the batch."""
 
     kind: Literal["ema"]
-    half_life: Length
+    half_life: Length = Field(description="After it, a weight counts half as much.")
 
 
 class Swa(Section):

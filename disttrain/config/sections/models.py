@@ -28,8 +28,10 @@ class Mlp(_Normed):
     hidden: Annotated[list[Positive], Field(min_length=1)] = Field(
         [512, 512], description="Widths of the hidden layers."
     )
-    norm: Literal["none", "batch", "ghost_batch", "layer"] = "none"
-    dropout: Fraction = 0.0
+    norm: Literal["none", "batch", "ghost_batch", "layer"] = Field(
+        "none", description="Normalisation between the layers."
+    )
+    dropout: Fraction = Field(0.0, description="Share of hidden values that are dropped in training.")
 
 
 class ConvNet(_Normed):
@@ -37,12 +39,16 @@ class ConvNet(_Normed):
 
     name: Literal["convnet"]
     widths: Annotated[list[Positive], Field(min_length=1)] = Field([32, 64, 128], description="Channels of each stage.")
-    norm: Literal["group", "batch", "ghost_batch", "layer", "instance", "none"] = "group"
-    dropout: Fraction = 0.0
+    norm: Literal["group", "batch", "ghost_batch", "layer", "instance", "none"] = Field(
+        "group", description="Normalisation between the layers."
+    )
+    dropout: Fraction = Field(0.0, description="Share of values that are dropped before the last layer, in training.")
 
 
 class _ResNet(_Normed):
-    norm: Literal["batch", "ghost_batch", "group", "layer", "instance"] = "batch"
+    norm: Literal["batch", "ghost_batch", "group", "layer", "instance"] = Field(
+        "batch", description="Normalisation between the layers."
+    )
     zero_init_last_gamma: bool = Field(True, description="Each residual branch begins as zero (Goyal et al. 2017).")
 
 
@@ -68,15 +74,17 @@ class Transformer(Section):
     """A causal transformer."""
 
     name: Literal["transformer"]
-    layers: Positive = 4
-    heads: Positive = 4
+    layers: Positive = Field(4, description="Number of blocks.")
+    heads: Positive = Field(4, description="Attention heads of each block.")
     width: Positive = Field(128, description="Divisible by heads.")
     sequence_length: Positive | None = Field(None, description="Longest input; null: the task's.")
-    feed_forward: Literal["gelu", "swiglu", "geglu", "reglu"] = "gelu"
+    feed_forward: Literal["gelu", "swiglu", "geglu", "reglu"] = Field(
+        "gelu", description="Kind of the feed-forward part: a plain one with gelu, or a gated one."
+    )
     init: Literal["xavier", "he", "orthogonal"] | None = Field(
         None, description="Of the weights; null: the model's own."
     )
-    dropout: Fraction = 0.0
+    dropout: Fraction = Field(0.0, description="Share of values that are dropped in training.")
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

@@ -27,9 +27,13 @@ _ADAPTED: Any = Field("bias_and_norm", description="What gets no trust ratio.")
 class Larc(Section):
     """Layer-wise adaptive rate control around the optimizer: LARS's trust ratio on the gradient, with ``clip`` never above 1."""
 
-    trust_coefficient: Rate = 0.02
-    eps: Decay = 1e-8
-    clip: bool = True
+    trust_coefficient: Rate = Field(
+        0.02, description="Ratio of the norms of update and weights that a layer may reach."
+    )
+    eps: Decay = Field(1e-8, description="Added to the denominator of the trust ratio.")
+    clip: bool = Field(
+        True, description="Whether the layer's rate is never above lr (LARC); false: LARS's ratio as it is."
+    )
     exclude: Exclude = _ADAPTED
 
 
@@ -43,7 +47,7 @@ class _Optimizer(Section):
     made_by: ClassVar[str] = ""
     fixed: ClassVar[Mapping[str, Any]] = {}
 
-    name: str
+    name: str = Field(description="Which optimizer.")
     lr: Rate = Field(description="Learning rate at the reference batch.")
     reference_batch: Positive | None = Field(
         None, description="Batch that lr is meant for; null: lr is taken as it is."
@@ -53,8 +57,8 @@ class _Optimizer(Section):
 
 class _Momentum(_Optimizer):
     lr_scaling: SgdScaling = _SCALING
-    momentum: Fraction = 0.9
-    nesterov: bool = False
+    momentum: Fraction = Field(0.9, description="Share of the last update that the next one keeps.")
+    nesterov: bool = Field(False, description="Look ahead along the momentum (Nesterov's method).")
 
     @model_validator(mode="after")
     def _nesterov(self) -> Self:
@@ -64,9 +68,11 @@ class _Momentum(_Optimizer):
 
 
 class _Adam(_Optimizer):
-    betas: Betas = (0.9, 0.999)
-    eps: Rate = 1e-8
-    weight_decay: Decay = 0.01
+    betas: Betas = Field((0.9, 0.999), description="Decays of the means of gradients and of squared gradients.")
+    eps: Rate = Field(1e-8, description="Added to the denominator of an update.")
+    weight_decay: Decay = Field(
+        0.01, description="Decoupled: share of a weight that each update takes off, times the learning rate."
+    )
 
 
 class Sgd(_Momentum):
@@ -76,10 +82,10 @@ class Sgd(_Momentum):
     fixed = _FUSED
 
     name: Literal["sgd"]
-    dampening: Fraction = 0.0
-    weight_decay: Decay = 0.0
+    dampening: Fraction = Field(0.0, description="Share of the gradient that momentum leaves out.")
+    weight_decay: Decay = Field(0.0, description="Added to the gradient as weight_decay times the weight (L2).")
     weight_decay_exclude: Exclude = _DECAYED
-    larc: Larc | None = None
+    larc: Larc | None = Field(None, description="A layer-wise rate around this optimizer; null: none.")
 
 
 class AdamW(_Adam):
@@ -100,10 +106,10 @@ class RMSprop(_Optimizer):
     name: Literal["rmsprop"]
     lr_scaling: SgdScaling = _SCALING
     alpha: Fraction = Field(0.99, description="Decay of the mean of squared gradients.")
-    eps: Rate = 1e-8
-    momentum: Fraction = 0.0
+    eps: Rate = Field(1e-8, description="Added to the denominator of an update.")
+    momentum: Fraction = Field(0.0, description="Share of the last update that the next one keeps.")
     centered: bool = Field(False, description="Divide by an estimate of the variance, not of the mean square.")
-    weight_decay: Decay = 0.0
+    weight_decay: Decay = Field(0.0, description="Added to the gradient as weight_decay times the weight (L2).")
     weight_decay_exclude: Exclude = _DECAYED
 
 
@@ -113,9 +119,11 @@ class Lars(_Momentum):
     made_by = "disttrain.optim:LARS"
 
     name: Literal["lars"]
-    weight_decay: Decay = 0.0
-    trust_coefficient: Rate = 0.001
-    eps: Decay = 0.0
+    weight_decay: Decay = Field(
+        0.0, description="Added to the gradient as weight_decay times the weight, inside the trust ratio."
+    )
+    trust_coefficient: Rate = Field(0.001, description="Ratio of the norms of update and weights at learning rate 1.")
+    eps: Decay = Field(0.0, description="Added to the denominator of the trust ratio.")
     lr_in_momentum: bool = Field(True, description="true: as in the paper and MLPerf; false: as in torch's SGD.")
     momentum_correction: bool = Field(False, description="Goyal et al. 2017, remark 3; with lr_in_momentum.")
     clip: bool = Field(False, description="LARC: the layer's rate is never above lr.")
@@ -129,8 +137,8 @@ class Lamb(_Adam):
     made_by = "disttrain.optim:LAMB"
 
     name: Literal["lamb"]
-    eps: Rate = 1e-6
-    bias_correction: bool = True
+    eps: Rate = Field(1e-6, description="Added to the denominator of an update.")
+    bias_correction: bool = Field(True, description="Adam's correction of both means in the first updates.")
     pre_normalization: Literal["none", "clip", "always"] = Field(
         "none", description="Of the gradient of the whole model: always (NVLAMB), or clipped to max_grad_norm (apex)."
     )
@@ -149,10 +157,12 @@ class NovoGrad(_Adam):
     made_by = "disttrain.optim:NovoGrad"
 
     name: Literal["novograd"]
-    betas: Betas = (0.95, 0.98)
-    weight_decay: Decay = 0.0
-    grad_averaging: bool = False
-    amsgrad: bool = False
+    betas: Betas = Field((0.95, 0.98), description="Decays of the mean of gradients and of each layer's squared norm.")
+    weight_decay: Decay = Field(
+        0.0, description="Decoupled: added to the normalised gradient as weight_decay times the weight."
+    )
+    grad_averaging: bool = Field(False, description="Weigh a new gradient by 1 - beta1, as Adam does.")
+    amsgrad: bool = Field(False, description="Divide by the largest norm so far.")
     weight_decay_exclude: Exclude = _SPARED
 
 

@@ -64,7 +64,11 @@ class Validation(Section):
 
 
 class Data(Section):
-    order: Literal["global_shuffle", "partition", "replacement"] = "global_shuffle"
+    order: Literal["global_shuffle", "partition", "replacement"] = Field(
+        "global_shuffle",
+        description="global_shuffle: one permutation an epoch, the same on any cluster; partition: fixed parts, each "
+        "shuffled by itself; replacement: drawn at random.",
+    )
     parts: Positive | None = Field(None, description="Of partition; null: the number of ranks the run is started with.")
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="Processes that read samples, on each rank.")
     prefetch: Positive = Field(2, description="Micro-batches that are read ahead.")
@@ -106,7 +110,7 @@ class Evaluate(Length):
 class EarlyStopping(Section):
     metric: str = Field("accuracy", description="A metric of the task.")
     patience: Positive = Field(description="Evaluations without improvement before the run ends.")
-    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Least change that counts as an improvement.")
 
 
 class CheckpointSettings(Section):
@@ -119,7 +123,7 @@ class CheckpointSettings(Section):
 
 class Log(Section):
     every_steps: Positive = Field(50, description="In updates; a line is written while the next update is computed.")
-    tensorboard: bool = True
+    tensorboard: bool = Field(True, description="Write TensorBoard files into the run directory.")
     sample_ids: bool = Field(False, description="Write the ids of every update's samples to metrics.jsonl.")
     layer_ratios: bool = Field(False, description="Write each layer's trust and update-to-weight ratio; lars, lamb.")
 
@@ -139,32 +143,44 @@ class Recipe(Section):
         ]
         | None
     ) = Field(None, description="Of the run directory; null: the file's name.")
-    task: Task
+    task: Task = Field(description="What is trained on, and how losses and metrics are made.")
     model: Model | None = Field(None, description="null: the task's own default.")
     start_from: str | None = Field(None, description="Run directory whose weights to begin with; all else begins anew.")
-    batch: Batch
+    batch: Batch = Field(description="The global batch, and how much of it a rank takes at once.")
     epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.")
     samples: Total | None = Field(None, description="Length of the run, in samples seen.")
     updates: Annotated[Total | None, exactly_one(*UNITS)] = Field(
         None, validate_default=True, description="Length of the run, in optimizer updates."
     )
-    optimizer: Optimizer
-    schedule: Schedule = Field(default_factory=Schedule)
-    precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = "fp32"
-    gradient: Gradient = Field(default_factory=Gradient)
-    loss: Loss = Field(default_factory=Loss)
+    optimizer: Optimizer = Field(description="How weights follow gradients.")
+    schedule: Schedule = Field(default_factory=Schedule, description="The learning rate over the run.")
+    precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32", description="Arithmetic of forward and backward; parameters are float32, under fp64 float64."
+    )
+    gradient: Gradient = Field(
+        default_factory=Gradient, description="What happens to the mean gradient before the optimizer."
+    )
+    loss: Loss = Field(default_factory=Loss, description="What is minimised, besides what the task says.")
     batch_norm: BatchNorm | None = Field(None, description="null: as the model has it.")
     average: Average | None = Field(None, description="Of the weights; evaluated in their place.")
-    data: Data = Field(default_factory=Data)
+    data: Data = Field(default_factory=Data, description="Order, reading and division of the samples.")
     evaluate: Evaluate | None = Field(default_factory=Evaluate, description="null: never.")
-    early_stopping: EarlyStopping | None = None
-    checkpoint: CheckpointSettings = Field(default_factory=CheckpointSettings)
-    log: Log = Field(default_factory=Log)
-    communication: Communication = Field(default_factory=Communication)
+    early_stopping: EarlyStopping | None = Field(
+        None, description="End the run when a metric no longer improves; null: never."
+    )
+    checkpoint: CheckpointSettings = Field(
+        default_factory=CheckpointSettings, description="When checkpoints are written, and which are kept."
+    )
+    log: Log = Field(default_factory=Log, description="What is written while training.")
+    communication: Communication = Field(
+        default_factory=Communication, description="How gradients travel between ranks."
+    )
     noise_scale: Every | None = Field(None, validate_default=True, description="Measure the gradient noise scale.")
     numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
     update_angle: Every | None = Field(None, description="Measure the angle between updates and weights, in degrees.")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Of initial weights, order, augmentation and noise."
+    )
 
     @field_validator("schedule")
     @classmethod

@@ -18,7 +18,9 @@ class Warmup(Length):
     ``gradual`` is the straight line of Goyal et al. (2017): it starts at the learning rate of the reference batch.
     """
 
-    kind: Literal["linear", "exponential", "gradual"] = "linear"
+    kind: Literal["linear", "exponential", "gradual"] = Field(
+        "linear", description="How the learning rate rises; gradual starts at that of the reference batch."
+    )
     start: Share = Field(0.0, validate_default=True, description="First learning rate, as a share of the peak.")
 
     @field_validator("start")
@@ -35,10 +37,12 @@ class Warmup(Length):
 class Milestones(Section):
     """Points of the run, increasing, in one unit."""
 
-    epochs: Annotated[list[Epochs], Field(min_length=1)] | None = None
-    samples: Annotated[list[Total], Field(min_length=1)] | None = None
+    epochs: Annotated[list[Epochs], Field(min_length=1)] | None = Field(
+        None, description="In passes over the train set."
+    )
+    samples: Annotated[list[Total], Field(min_length=1)] | None = Field(None, description="In samples seen.")
     updates: Annotated[Annotated[list[Total], Field(min_length=1)] | None, exactly_one(*UNITS)] = Field(
-        None, validate_default=True
+        None, validate_default=True, description="In optimizer updates."
     )
 
     @field_validator(*UNITS)
@@ -53,7 +57,7 @@ class Milestones(Section):
 class Constant(Section):
     """No decay."""
 
-    kind: Literal["constant"] = "constant"
+    kind: Literal["constant"] = Field("constant", description="No decay.")
 
 
 class _Ending(Section):
@@ -78,7 +82,7 @@ class Polynomial(_Ending):
     """A power of the share that is left."""
 
     kind: Literal["polynomial"]
-    power: Annotated[float, Field(gt=0.0)] = 2.0
+    power: Annotated[float, Field(gt=0.0)] = Field(2.0, description="Of the share of the run that is left.")
 
 
 class Exponential(Section):
@@ -94,16 +98,16 @@ class Step(Section):
     """A factor every so often."""
 
     kind: Literal["step"]
-    every: Length
-    gamma: Annotated[float, Field(gt=0.0)] = 0.1
+    every: Length = Field(description="From one fall to the next.")
+    gamma: Annotated[float, Field(gt=0.0)] = Field(0.1, description="The factor.")
 
 
 class MultiStep(Section):
     """A factor at each milestone."""
 
     kind: Literal["multistep"]
-    milestones: Milestones
-    gamma: Annotated[float, Field(gt=0.0)] = 0.1
+    milestones: Milestones = Field(description="Where the learning rate falls.")
+    gamma: Annotated[float, Field(gt=0.0)] = Field(0.1, description="The factor at each of them.")
 
 
 class CosineRestarts(_Ending):
@@ -115,7 +119,7 @@ class CosineRestarts(_Ending):
 
 
 class _Cyclic(Section):
-    half_cycle: Length
+    half_cycle: Length = Field(description="From the lowest learning rate to the highest.")
     low: Share = Field(0.1, description="Lowest learning rate, as a share of the peak.")
 
 
@@ -138,8 +142,8 @@ class OneCycle(Section):
     rise: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.3, description="Share of the run.")
     start: Share = Field(0.04, description="First learning rate, as a share of the peak.")
     end: Share = Field(4e-6, description="Last learning rate, as a share of the peak.")
-    momentum_high: Fraction = 0.95
-    momentum_low: Fraction = 0.85
+    momentum_high: Fraction = Field(0.95, description="Momentum (or beta1) at the lowest learning rate.")
+    momentum_low: Fraction = Field(0.85, description="Momentum (or beta1) at the highest learning rate.")
 
 
 DecayKind = Annotated[
@@ -161,8 +165,8 @@ DecayKind = Annotated[
 class Schedule(Section):
     """The learning rate as a function of samples seen."""
 
-    warmup: Warmup | None = None
-    decay: DecayKind = Field(default_factory=Constant)
+    warmup: Warmup | None = Field(None, description="A rise at the start of the run; null: none.")
+    decay: DecayKind = Field(default_factory=Constant, description="The course after that, over the whole run.")
     regime_adaptation: bool = Field(
         False,
         description="Train longer (Hoffer et al. 2017): lengths in epochs and samples grow by batch / reference_batch, "

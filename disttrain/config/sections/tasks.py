@@ -40,7 +40,7 @@ class FashionMnist(_Task):
     root: str | None = Field(
         None, description="Directory of the IDX files; null: fashion-mnist below DISTTRAIN_DATA or data/."
     )
-    augment: ImageAugment = Field(default_factory=ImageAugment)
+    augment: ImageAugment = Field(default_factory=ImageAugment, description="Random changes to the training images.")
 
 
 class Mnist(_Task):
@@ -50,7 +50,7 @@ class Mnist(_Task):
 
     name: Literal["mnist"]
     root: str | None = Field(None, description="Directory of the IDX files; null: mnist below DISTTRAIN_DATA or data/.")
-    augment: ImageAugment = Field(default_factory=ImageAugment)
+    augment: ImageAugment = Field(default_factory=ImageAugment, description="Random changes to the training images.")
 
 
 class ImageFolder(_Task):
@@ -86,9 +86,9 @@ class Synthetic(_Task):
     shape: Annotated[list[Positive], Field(min_length=1, max_length=4)] = Field(
         [3, 224, 224], description="Of one sample."
     )
-    classes: Annotated[int, Field(ge=2)] = 1000
-    train_samples: Positive = 8192
-    test_samples: Positive = 1024
+    classes: Annotated[int, Field(ge=2)] = Field(1000, description="Number of labels.")
+    train_samples: Positive = Field(8192, description="Size of the train set.")
+    test_samples: Positive = Field(1024, description="Size of the test set.")
 
 
 class CustomTask(Open):

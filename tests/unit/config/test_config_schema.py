@@ -105,3 +105,13 @@ def test_nothing_heavy_is_imported_to_read_a_recipe() -> None:
     assert not heavy & modules
     # Pydantic, PyYAML and the standard library's; each of torch, SciPy and scikit-learn alone brings more.
     assert len(modules) < 400
+
+
+def test_every_key_has_a_description() -> None:
+    schema = recipe_schema()
+    sections = {"Recipe": schema, **schema["$defs"]}
+    keys = [
+        (name, key, what) for name, section in sections.items() for key, what in section.get("properties", {}).items()
+    ]
+    assert len(keys) > 250
+    assert [(name, key) for name, key, what in keys if not what.get("description")] == []
