@@ -29,6 +29,20 @@ RunDir = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN_DI
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run the code outside disttrain that the recipe in the run directory names.")
 ]
+Best = Annotated[
+    bool, typer.Option("--best", help="Take the checkpoint whose metric was the best, instead of the newest.")
+]
+AtStep = Annotated[
+    int | None, typer.Option("--checkpoint", help="Take the checkpoint of that update.", metavar="STEP", min=0)
+]
+Average = Annotated[
+    bool | None,
+    typer.Option(
+        "--average/--no-average",
+        help="Take the averaged weights, or those that were trained; default: averaged if the run keeps an average.",
+        show_default=False,
+    ),
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -51,6 +65,19 @@ def recipe_and_overrides(words: list[str] | None) -> tuple[Path | None, list[str
             f"{recipes[1]!r} is a second recipe: expected one RECIPE.yaml, then overrides written key.path=value"
         )
     return (Path(recipes[0]) if recipes else None), [word for word in words if word not in recipes]
+
+
+def which_checkpoint(best: bool, step: int | None) -> Literal["newest", "best"] | int:
+    """The checkpoint that ``--best`` and ``--checkpoint STEP`` ask for.
+
+    Raises:
+        InputError: both are given.
+    """
+    if best and step is not None:
+        raise InputError(f"--best and --checkpoint {step}: expected one of the two")
+    if step is not None:
+        return step
+    return "best" if best else "newest"
 
 
 def early(load: Callable[[], T], *, alone: bool) -> Callable[[], T]:

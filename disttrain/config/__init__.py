@@ -3,6 +3,7 @@
 from disttrain.config.reading.dump import EXECUTION_KEYS, dump_recipe, flatten, recipe_differences
 from disttrain.config.reading.load import load_recipe, recipe_schema
 from disttrain.config.reading.problems import Problem, RecipeError
+from disttrain.config.reading.saved import saved_recipe
 from disttrain.config.reading.trust import outside_objects, require_consent
 from disttrain.config.sections.recipe import Recipe
 
@@ -18,4 +19,5 @@ __all__ = [
     "recipe_differences",
     "recipe_schema",
     "require_consent",
+    "saved_recipe",
 ]

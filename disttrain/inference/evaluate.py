@@ -93,6 +93,12 @@ def deciding(run: Prepared) -> Split:
     return "validation" if own or run.recipe.data.validation is not None else "test"
 
 
+def deciding_metric(run: Prepared) -> str:
+    """The metric of that split."""
+    early = run.recipe.early_stopping
+    return early.metric if early is not None else run.task.metric
+
+
 def regular(run: Prepared) -> list[Split]:
     """The splits of every evaluation, the deciding one last."""
     settings, last = run.recipe.evaluate, deciding(run)

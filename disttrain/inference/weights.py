@@ -76,16 +76,28 @@ def restore_weights(ready: Prepared, checkpoint: Checkpoint | None, *, averaged:
 
     def load() -> None:
         assert checkpoint is not None
-        weights = dict(checkpoint.model)
-        for name, tensor in (_averages(checkpoint) if averaged else {}).items():
-            weights[name] = tensor.to(weights[name].dtype) if name in weights else tensor
-        load_weights(ready.model, weights)
+        load_weights(ready.model, stored_weights(checkpoint, averaged=averaged))
 
     on_main(ready.engine, load)
     ready.engine.broadcast_tensors(ready.model.state_dict().values())
 
 
-def _averages(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def stored_weights(checkpoint: Checkpoint, *, averaged: bool) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's model by name.
+
+    Args:
+        averaged: take the averages of those parameters that have one, as evaluation does.
+
+    Raises:
+        CheckpointError: the averages are not what disttrain writes.
+    """
+    weights = dict(checkpoint.model)
+    for name, tensor in (averages(checkpoint) if averaged else {}).items():
+        weights[name] = tensor.to(weights[name].dtype) if name in weights else tensor
+    return weights
+
+
+def averages(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The averaged parameters by name; none where the run keeps none.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from disttrain.data.batch import Batch
 from disttrain.errors import DivergedError, StopRequested
-from disttrain.inference.evaluate import Split, by_name, deciding, evaluate, regular
+from disttrain.inference.evaluate import Split, by_name, deciding, deciding_metric, evaluate, regular
 from disttrain.plan.rate import learning_rate
 from disttrain.telemetry import Sink
 from disttrain.training.build import make_loader
@@ -163,7 +163,7 @@ def evaluate_all(run: Run, splits: Sequence[Split]) -> dict[Split, dict[str, flo
 def judge(run: Run, metrics: dict[str, float]) -> bool:
     """Hold the metric that counts against the best so far, and return whether it is better."""
     progress, early = run.progress, run.recipe.early_stopping
-    name = early.metric if early is not None else run.task.metric
+    name = deciding_metric(run)
     margin = early.min_delta if early is not None else 0.0
     sign = 1.0 if run.task.higher_is_better(name) else -1.0
     value = run.task.judged(metrics, name)

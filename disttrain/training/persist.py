@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from disttrain.checkpoint import Checkpoint, capture_rng, restore_rng, save_checkpoint
+from disttrain.checkpoint import Checkpoint, capture_rng, list_checkpoints, restore_rng, save_checkpoint
 from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError, RankError, UserCodeError
+from disttrain.inference.evaluate import deciding, deciding_metric
 from disttrain.inference.weights import restore_weights
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Run
@@ -44,6 +45,17 @@ def save(run: Run, run_dir: Path) -> None:
             on_main(engine, write)
         except UserCodeError as error:  # what is wrong input while a run is set up is a failed rank by now
             raise RankError(f"rank 0 failed {engine.phase}: {error}").on_all_ranks() from error
+
+
+def best(run: Run, run_dir: Path) -> dict[str, Any]:
+    """For the summary: the best value of the metric that counts, the update it was seen at, and its checkpoint if it is there."""
+    step = run.progress.best_step
+    if step is None:
+        return {}
+    path = on_main(run.engine, lambda: list_checkpoints(run_dir).get(step))
+    split, name = deciding(run), deciding_metric(run)
+    value = {f"best_{name}" if split == "test" else f"best_{split}_{name}": run.progress.best}
+    return {**value, "best_step": step, "best_checkpoint": None if path is None else str(path)}
 
 
 def restore(run: Run, checkpoint: Checkpoint | None) -> None:

@@ -19,7 +19,7 @@ from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sin
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
 from disttrain.training.loop import train
-from disttrain.training.persist import restore
+from disttrain.training.persist import best, restore
 from disttrain.training.state import Run
 from disttrain.training.stop import StopRequest
 
@@ -131,5 +131,6 @@ def measured(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str
         "samples_per_second_per_rank": trained / max(seconds, 1e-9) / run.engine.world.size,
         "ranks": run.engine.world.size,
         "engine": run.engine.name,
+        **best(run, run_dir),
         "run_dir": str(run_dir),
     }

@@ -219,6 +219,29 @@ def test_evaluate_gives_the_metrics_of_the_run(tmp_path: Path) -> None:
     assert f"{100 * last['accuracy']:.2f} %" in out
 
 
+def test_the_best_checkpoint_is_named_and_evaluated(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["updates=6", "evaluate.updates=1", "optimizer.lr=3", "checkpoint.keep=1", "--run-dir", run]
+    summary = " ".join(disttrain("train", *QUICK, *words).check().out.split())
+    found = {line["step"]: line["accuracy"] for line in lines(run) if line.get("split") == "test"}
+    step = max(found, key=lambda at: found[at])
+    assert step < 6  # or this shows nothing
+    path = run / f"checkpoints/step-{step:08d}"
+    assert f"best accuracy {100 * found[step]:.2f} % best step {step} best checkpoint {path} run" in summary
+    for choice in (["--best"], ["--checkpoint", step]):
+        shown = " ".join(disttrain("evaluate", run, *choice).check().out.split())
+        assert f"test accuracy {100 * found[step]:.2f} %" in shown
+        assert f"weights as trained checkpoint {path}" in shown
+    for wrong, code, said in (
+        (["--best", "--checkpoint", step], 2, "expected one of the two"),
+        (["--checkpoint", "77"], 3, f"there are: {step}, 6"),
+        (["--average"], 2, "keeps no average"),
+    ):
+        result = disttrain("evaluate", run, *wrong)
+        assert (result.code, len(result.err.splitlines())) == (code, 1), result.text
+        assert said in result.err
+
+
 def test_no_command_means_train(tmp_path: Path) -> None:
     words = ["-m", "disttrain", *QUICK, "--run-dir", str(tmp_path / "run")]
     result = launch("none", 1, words, fresh=True).check()

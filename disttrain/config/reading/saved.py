@@ -1,0 +1,29 @@
+"""The recipe that a run directory holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from disttrain.config.reading.load import load_recipe
+from disttrain.config.reading.trust import require_consent
+from disttrain.config.sections.recipe import Recipe
+from disttrain.errors import NoCheckpointError
+
+
+def saved_recipe(run_dir: Path, *, trust: bool) -> Recipe:
+    """The resolved recipe of a run.
+
+    Args:
+        trust: whether it may name objects outside disttrain.
+
+    Raises:
+        NoCheckpointError: the directory holds no run.
+        InputError: the recipe is damaged, or names such objects without consent.
+    """
+    path = run_dir / "recipe.yaml"
+    if not path.is_file():
+        raise NoCheckpointError(f"{run_dir} holds no run: {path.name} is missing")
+    recipe = load_recipe(path)
+    if not trust:
+        require_consent(recipe, path)
+    return recipe
