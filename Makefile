@@ -19,13 +19,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Build isolation would fetch an unpinned hatchling; the pinned one is in the environment already.
 INSTALL := pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 
-.PHONY: help run test test-all lint dev clean
+.PHONY: help run test test-all lint dev docs clean
 
 help:
 	@echo 'make run       set up .venv and train the default recipe on $(NPROC) ranks: real data, no download'
 	@echo 'make test      set up .venv, Open MPI and Horovod; then lint, types, import contracts and all quick tests'
 	@echo 'make test-all  the same with the slow tests'
 	@echo 'make lint      ruff, mypy and the import contracts'
+	@echo 'make docs      the documentation site, in site/; a broken link is an error'
 	@echo 'make clean     remove .venv and all caches'
 	@echo
 	@echo 'DISTTRAIN_DATA=DIR   for the tests: the folder that holds fashion-mnist/ and tinyshakespeare/; tests on that data'
@@ -52,6 +53,9 @@ lint: $(VENV)/.stamp-dev
 	ruff format --check .
 	mypy
 	lint-imports
+
+docs: $(VENV)/.stamp-dev
+	mkdocs build --quiet
 
 # Open MPI and Horovod look for themselves whether there is anything to do.
 dev: $(VENV)/.stamp-dev
@@ -80,5 +84,5 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-run tests/peers.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -103,8 +103,9 @@ def early(load: Callable[[], T], *, alone: bool) -> Callable[[], T]:
 def with_resume_values(arguments: list[str]) -> list[str]:
     """``--resume`` may stand alone; only the word ``auto`` right after it is its value.
 
-    >>> with_resume_values(["--resume", "auto", "a.yaml"]), with_resume_values(["--resume", "a.yaml"])
-    (['--resume=auto', 'a.yaml'], ['--resume=must', 'a.yaml'])
+    Examples:
+        >>> with_resume_values(["--resume", "auto", "a.yaml"]), with_resume_values(["--resume", "a.yaml"])
+        (['--resume=auto', 'a.yaml'], ['--resume=must', 'a.yaml'])
     """
     found: list[str] = []
     for before, word in zip(["", *arguments], arguments, strict=False):

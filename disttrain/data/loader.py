@@ -76,7 +76,8 @@ class Loader:
 
     Raises:
         InputError: an argument is out of range, or the dataset and the order differ in length.
-        While iterating, DataError (a sample could not be read) and RankError (a worker process died).
+        DataError: while iterating, a sample could not be read.
+        RankError: while iterating, a worker process died.
     """
 
     def __init__(

@@ -87,8 +87,9 @@ def rectangle(n: int) -> tuple[int, int]:
     """Sides a and b, nearly equal, with a * b >= n. The side a is even: turns of an odd number of places are even
     permutations, and with both sides odd no odd one could ever come about.
 
-    >>> rectangle(1), rectangle(10), rectangle(10**9)
-    ((2, 1), (4, 3), (31624, 31622))
+    Examples:
+        >>> rectangle(1), rectangle(10), rectangle(10**9)
+        ((2, 1), (4, 3), (31624, 31622))
     """
     high = isqrt(n - 1) + 1
     high += high % 2

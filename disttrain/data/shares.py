@@ -49,8 +49,9 @@ def ghost_borders(count: int, ghost_size: int) -> range | list[int]:
     """Where the ghosts of ``count`` items begin, and ``count``: ghosts of ``ghost_size``, the last with the remainder;
     fewer items than that are one ghost.
 
-    >>> list(ghost_borders(10, 4)), list(ghost_borders(3, 4)), list(ghost_borders(0, 4))
-    ([0, 4, 10], [0, 3], [0])
+    Examples:
+        >>> list(ghost_borders(10, 4)), list(ghost_borders(3, 4)), list(ghost_borders(0, 4))
+        ([0, 4, 10], [0, 3], [0])
     """
     if ghost_size == 1:
         return range(count + 1)

@@ -105,8 +105,9 @@ def _slurm_address() -> tuple[str, int]:
 def first_host(nodes: str) -> str:
     """The first host of a Slurm node list.
 
-    >>> first_host("gpu[007-012,15],login1"), first_host("a1,a2"), first_host("n[3]-ib")
-    ('gpu007', 'a1', 'n3-ib')
+    Examples:
+        >>> first_host("gpu[007-012,15],login1"), first_host("a1,a2"), first_host("n[3]-ib")
+        ('gpu007', 'a1', 'n3-ib')
     """
     match = re.match(r"([^\[,]*)(?:\[([^\],-]+)[^\]]*\]([^,]*))?", nodes)
     assert match is not None

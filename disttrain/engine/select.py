@@ -71,7 +71,7 @@ def init(engine: str = "auto", *, device: str = "auto", timeout_seconds: float |
     Raises:
         InputError: the environment, the engine or the device does not work; the message says what to do.
 
-    Example:
+    Examples:
         >>> with init("local", device="cpu") as engine:
         ...     engine.world.size
         1

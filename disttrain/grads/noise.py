@@ -20,8 +20,9 @@ def noise_variance(batch: int, match_batch: int) -> float:
     ``Cov(z_i, z_j) = sigma^2 (delta_ij - 1 / M)`` the noise adds ``sigma^2 / M^2 * sum (g_n - g)(g_n - g)^T``, in expectation
     ``sigma^2 (M - 1) / M^2`` times the samples' covariance, and ``1 / match_batch - 1 / M`` times it is wanted.
 
-    >>> noise_variance(512, 64) == 7 * 512 / 511, noise_variance(64, 64)
-    (True, 0.0)
+    Examples:
+        >>> noise_variance(512, 64) == 7 * 512 / 511, noise_variance(64, 64)
+        (True, 0.0)
     """
     if batch <= match_batch or batch < 2:
         return 0.0
@@ -40,9 +41,10 @@ def sample_weights(normals: Tensor, match_batch: int) -> Tensor:
             takes the weights of its own samples, and nothing needs to be exchanged.
         match_batch: the batch whose gradient covariance is wanted.
 
-    >>> z = sample_weights(torch.tensor([1.0, -1.0, 3.0, 1.0], dtype=torch.float64), match_batch=2)
-    >>> float(z.mean()), [round(float(x), 3) for x in z]
-    (1.0, [1.0, -1.309, 3.309, 1.0])
+    Examples:
+        >>> z = sample_weights(torch.tensor([1.0, -1.0, 3.0, 1.0], dtype=torch.float64), match_batch=2)
+        >>> float(z.mean()), [round(float(x), 3) for x in z]
+        (1.0, [1.0, -1.309, 3.309, 1.0])
     """
     sigma = noise_variance(len(normals), match_batch) ** 0.5
     weights: Tensor = 1.0 + sigma * (normals - normals.mean())
@@ -53,8 +55,9 @@ def annealed_variance(step: int, eta: float, gamma: float = 0.55) -> float:
     """``eta / (1 + step) ** gamma`` (Neelakantan et al. 2015, arXiv:1511.06807, eq. 2), ``step`` counted from 0. The
     paper tries eta of 0.01, 0.3 and 1.
 
-    >>> annealed_variance(0, 0.3), round(annealed_variance(99, 0.3), 4)
-    (0.3, 0.0238)
+    Examples:
+        >>> annealed_variance(0, 0.3), round(annealed_variance(99, 0.3), 4)
+        (0.3, 0.0238)
     """
     return float(eta / (1.0 + step) ** gamma)
 

@@ -87,8 +87,9 @@ class NoiseScale:
 def efficiency(batch: float, noise_scale: float) -> float:
     """Progress per sample at ``batch``, as a share of what a tiny batch makes: ``1 / (1 + B / B_noise)`` (eq. 2.11).
 
-    >>> efficiency(1000, noise_scale=1000)
-    0.5
+    Examples:
+        >>> efficiency(1000, noise_scale=1000)
+        0.5
     """
     return 1.0 / (1.0 + batch / noise_scale)
 
@@ -97,7 +98,8 @@ def cost_of(batch: float, noise_scale: float) -> tuple[float, float]:
     """``(updates, samples)`` to reach a target at ``batch``, as multiples of the fewest possible of each: ``1 +
     B_noise / B`` and ``1 + B / B_noise`` (eq. 2.11 and 2.12).
 
-    >>> cost_of(2000, noise_scale=1000)
-    (1.5, 3.0)
+    Examples:
+        >>> cost_of(2000, noise_scale=1000)
+        (1.5, 3.0)
     """
     return 1.0 + noise_scale / batch, 1.0 + batch / noise_scale

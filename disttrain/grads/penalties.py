@@ -18,9 +18,10 @@ def select(model: nn.Module, patterns: Sequence[str]) -> list[nn.Parameter]:
     Raises:
         ValueError: a pattern matches nothing; the message names what is close.
 
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    >>> len(select(model, ["1.*"])), len(select(model, ["*.weight"]))
-    (2, 2)
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> len(select(model, ["1.*"])), len(select(model, ["*.weight"]))
+        (2, 2)
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for pattern in patterns:

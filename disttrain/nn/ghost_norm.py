@@ -207,8 +207,9 @@ def ghost_count(samples: int, ghost_size: int) -> int:
     Raises:
         ValueError: ``ghost_size`` is below 1.
 
-    >>> ghost_count(10, 4), ghost_count(3, 4), ghost_count(0, 4)
-    (2, 1, 0)
+    Examples:
+        >>> ghost_count(10, 4), ghost_count(3, 4), ghost_count(0, 4)
+        (2, 1, 0)
     """
     if ghost_size < 1:
         raise ValueError(f"ghost_size is {ghost_size}; it must be at least 1")

@@ -83,10 +83,11 @@ class EMA(WeightAverage):
     Raises:
         ValueError: it is not positive.
 
-    >>> w = torch.zeros(1)
-    >>> ema = EMA([w], half_life=100)
-    >>> _ = w.fill_(1.0); ema.update(100); round(float(ema.weights[0]), 6)
-    0.5
+    Examples:
+        >>> w = torch.zeros(1)
+        >>> ema = EMA([w], half_life=100)
+        >>> _ = w.fill_(1.0); ema.update(100); round(float(ema.weights[0]), 6)
+        0.5
     """
 
     def __init__(self, params: Iterable[Tensor], half_life: float) -> None:

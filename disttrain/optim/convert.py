@@ -52,7 +52,7 @@ def convert_state(state_dict: Mapping[str, Any], source: str, optimizer: Layerwi
             a trainable parameter without moments in a LAMB that has begun and counts each by itself, another kind of
             optimizer, an option without counterpart here, or momentum with the rate inside but without momentum correction.
 
-    Example:
+    Examples:
         ``optimizer.load_state_dict(convert_state(torch.load("timm.pt"), "timm-lamb", optimizer))``
     """
     converters: Mapping[str, tuple[type, Callable[..., State]]] = {

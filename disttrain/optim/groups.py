@@ -49,7 +49,7 @@ def param_groups(
     Raises:
         TypeError: ``model`` is not a module; parameters alone do not say what owns them.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
         >>> [(len(group["params"]), group.get("weight_decay")) for group in param_groups(model)]
         [(1, None), (3, 0.0)]

@@ -41,7 +41,7 @@ class LARC(Optimizer):
     Raises:
         ValueError: an argument is out of range.
 
-    Example:
+    Examples:
         >>> layer = torch.nn.Linear(4, 2)
         >>> optimizer = LARC(torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4))
         >>> layer(torch.ones(1, 4)).sum().backward()

@@ -16,8 +16,9 @@ def adascale_gain(variance: float, square_norm: float, scale: float) -> float:
         square_norm: squared norm of the true gradient.
         scale: batch / reference batch, at least 1.
 
-    >>> adascale_gain(1.0, 0.0, 8), adascale_gain(0.0, 1.0, 8), round(adascale_gain(7.0, 1.0, 8), 4)
-    (8.0, 1.0, 4.2667)
+    Examples:
+        >>> adascale_gain(1.0, 0.0, 8), adascale_gain(0.0, 1.0, 8), round(adascale_gain(7.0, 1.0, 8), 4)
+        (8.0, 1.0, 4.2667)
     """
     if scale < 1.0:
         raise ValueError(f"adascale_gain: scale={scale} must be at least 1; the reference batch is the smallest")

@@ -26,9 +26,10 @@ def staged_batch(stages: Sequence[tuple[float, int]]) -> BatchSchedule:
     Raises:
         ValueError: no stage begins at 0, or they do not increase.
 
-    >>> batch = staged_batch([(0, 64), (1000, 256)])
-    >>> batch(0), batch(999), batch(1000)
-    (64, 64, 256)
+    Examples:
+        >>> batch = staged_batch([(0, 64), (1000, 256)])
+        >>> batch(0), batch(999), batch(1000)
+        (64, 64, 256)
     """
     begins, batches = [s for s, _ in stages], [b for _, b in stages]
     if not begins or begins[0] != 0 or any(a >= b for a, b in pairwise(begins)):
@@ -40,9 +41,10 @@ def linear_batch(start: int, end: int, samples: float, multiple_of: int = 1) -> 
     """A straight line from ``start`` to ``end`` over ``samples`` samples, rounded down to a multiple of
     ``multiple_of`` but never below ``start``.
 
-    >>> batch = linear_batch(100, 200, samples=1000, multiple_of=32)
-    >>> batch(0), batch(300), batch(1000)
-    (100, 128, 200)
+    Examples:
+        >>> batch = linear_batch(100, 200, samples=1000, multiple_of=32)
+        >>> batch(0), batch(300), batch(1000)
+        (100, 128, 200)
     """
 
     def batch(s: float) -> int:
@@ -78,10 +80,11 @@ def grow_instead_of_decay(
     Raises:
         ValueError: ``max_batch`` is below ``batch``.
 
-    >>> from disttrain.schedules.pieces import multi_step
-    >>> size, lr = grow_instead_of_decay(multi_step(0.4, [100, 200], gamma=0.1), batch=32, max_batch=640)
-    >>> [(size(s), round(lr(s), 6)) for s in (0, 100, 200)]
-    [(32, 0.4), (320, 0.4), (640, 0.08)]
+    Examples:
+        >>> from disttrain.schedules.pieces import multi_step
+        >>> size, lr = grow_instead_of_decay(multi_step(0.4, [100, 200], gamma=0.1), batch=32, max_batch=640)
+        >>> [(size(s), round(lr(s), 6)) for s in (0, 100, 200)]
+        [(32, 0.4), (320, 0.4), (640, 0.08)]
     """
     if max_batch < batch:
         raise ValueError(f"grow_instead_of_decay: max_batch={max_batch} is below batch={batch}")

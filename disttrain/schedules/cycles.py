@@ -20,9 +20,10 @@ def cosine_restarts(start: float, end: float, period: float, multiplier: float =
     Raises:
         ValueError: ``period`` is not positive, or ``multiplier`` is below 1.
 
-    >>> f = cosine_restarts(1.0, 0.0, period=100, multiplier=2)
-    >>> f(0), round(f(50), 3), f(100), round(f(200), 3), f(300)
-    (1.0, 0.5, 1.0, 0.5, 1.0)
+    Examples:
+        >>> f = cosine_restarts(1.0, 0.0, period=100, multiplier=2)
+        >>> f(0), round(f(50), 3), f(100), round(f(200), 3), f(300)
+        (1.0, 0.5, 1.0, 0.5, 1.0)
     """
     if period <= 0 or multiplier < 1:
         raise ValueError(f"cosine_restarts: period={period} must be positive and multiplier={multiplier} at least 1")
@@ -45,9 +46,10 @@ def triangular(low: float, high: float, half_cycle: float) -> Schedule:
     """Straight up from ``low`` to ``high`` in ``half_cycle`` samples, down in as many, and so on (Smith 2017,
     arXiv:1506.01186, section 3.2).
 
-    >>> f = triangular(0.0, 1.0, half_cycle=10)
-    >>> f(0), f(5), f(10), f(15), f(20)
-    (0.0, 0.5, 1.0, 0.5, 0.0)
+    Examples:
+        >>> f = triangular(0.0, 1.0, half_cycle=10)
+        >>> f(0), f(5), f(10), f(15), f(20)
+        (0.0, 0.5, 1.0, 0.5, 0.0)
     """
     return _triangles(low, high, half_cycle, shrink=1.0)
 
@@ -55,9 +57,10 @@ def triangular(low: float, high: float, half_cycle: float) -> Schedule:
 def triangular2(low: float, high: float, half_cycle: float) -> Schedule:
     """:func:`triangular` with each further cycle half as high (Smith 2017, arXiv:1506.01186, section 3.2).
 
-    >>> f = triangular2(0.0, 1.0, half_cycle=10)
-    >>> f(10), f(30), f(50)
-    (1.0, 0.5, 0.25)
+    Examples:
+        >>> f = triangular2(0.0, 1.0, half_cycle=10)
+        >>> f(10), f(30), f(50)
+        (1.0, 0.5, 0.25)
     """
     return _triangles(low, high, half_cycle, shrink=0.5)
 

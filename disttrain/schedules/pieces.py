@@ -23,9 +23,10 @@ def linear(start: float, end: float, samples: float) -> Schedule:
     Args:
         samples: length of the ramp, in samples; at 0 the end value holds at once.
 
-    >>> f = linear(0.0, 0.4, samples=1000)
-    >>> f(0), f(500), f(1000), f(5000)
-    (0.0, 0.2, 0.4, 0.4)
+    Examples:
+        >>> f = linear(0.0, 0.4, samples=1000)
+        >>> f(0), f(500), f(1000), f(5000)
+        (0.0, 0.2, 0.4, 0.4)
     """
     return polynomial(start, end, samples, power=1.0)
 
@@ -68,9 +69,10 @@ def exponential(start: float, end: float, samples: float) -> Schedule:
 def step(value: float, every: float, gamma: float) -> Schedule:
     """``f(s) = value * gamma ** floor(s / every)``.
 
-    >>> f = step(1.0, every=100, gamma=0.1)
-    >>> f(99), f(100)
-    (1.0, 0.1)
+    Examples:
+        >>> f = step(1.0, every=100, gamma=0.1)
+        >>> f(99), f(100)
+        (1.0, 0.1)
     """
     if every <= 0:
         raise ValueError(f"step: every={every} must be positive")
@@ -80,9 +82,10 @@ def step(value: float, every: float, gamma: float) -> Schedule:
 def multi_step(value: float, milestones: Sequence[float], gamma: float) -> Schedule:
     """``f(s) = value * gamma ** #{milestones <= s}``; milestones in samples, increasing.
 
-    >>> f = multi_step(0.1, milestones=[30, 60], gamma=0.5)
-    >>> f(29), f(30), f(60)
-    (0.1, 0.05, 0.025)
+    Examples:
+        >>> f = multi_step(0.1, milestones=[30, 60], gamma=0.5)
+        >>> f(29), f(30), f(60)
+        (0.1, 0.05, 0.025)
     """
     ordered = list(milestones)
     if ordered != sorted(ordered):
@@ -97,9 +100,10 @@ def join(pieces: Sequence[Schedule], boundaries: Sequence[float]) -> Schedule:
         pieces: one more than ``boundaries``.
         boundaries: in samples from the start of the whole, increasing.
 
-    >>> warmup_then_cosine = join([linear(0.0, 1.0, 10), cosine(1.0, 0.0, 90)], boundaries=[10])
-    >>> warmup_then_cosine(5), warmup_then_cosine(10), round(warmup_then_cosine(55), 3)
-    (0.5, 1.0, 0.5)
+    Examples:
+        >>> warmup_then_cosine = join([linear(0.0, 1.0, 10), cosine(1.0, 0.0, 90)], boundaries=[10])
+        >>> warmup_then_cosine(5), warmup_then_cosine(10), round(warmup_then_cosine(55), 3)
+        (0.5, 1.0, 0.5)
     """
     starts = [0.0, *boundaries]
     if len(pieces) != len(starts) or starts != sorted(starts):

@@ -59,9 +59,10 @@ def scale_adam(factor: float, *, lr: float, betas: tuple[float, float], eps: flo
         ValueError: ``k (1 - beta) >= 1`` for one of the betas: the moments' memory would be shorter than one update.
             The message gives the largest factor that works.
 
-    >>> scaled = scale_adam(4, lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
-    >>> [round(x, 10) for x in (scaled.lr, *scaled.betas, scaled.eps)]
-    [0.002, 0.6, 0.996, 5e-09]
+    Examples:
+        >>> scaled = scale_adam(4, lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
+        >>> [round(x, 10) for x in (scaled.lr, *scaled.betas, scaled.eps)]
+        [0.002, 0.6, 0.996, 5e-09]
     """
     for beta in betas:
         if factor * (1.0 - beta) >= 1.0:

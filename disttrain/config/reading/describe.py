@@ -16,9 +16,10 @@ def describe(annotation: Any, metadata: tuple[Any, ...] = (), *, or_null: bool =
     Args:
         or_null: whether to mention that null is allowed, where it is.
 
-    >>> from annotated_types import Gt
-    >>> describe(float | None, (Gt(0),)), describe(Literal["keep", "drop"]), describe(bool)
-    ('a number greater than 0, or null', 'keep or drop', 'true or false')
+    Examples:
+        >>> from annotated_types import Gt
+        >>> describe(float | None, (Gt(0),)), describe(Literal["keep", "drop"]), describe(bool)
+        ('a number greater than 0, or null', 'keep or drop', 'true or false')
     """
     inner, marks, optional = unwrap(annotation, metadata)
     return _noun(inner, marks) + (", or null" if optional and or_null else "")

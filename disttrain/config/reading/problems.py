@@ -61,8 +61,9 @@ class RecipeError(InputError):
 def shown(value: Any) -> str:
     """A value as it may stand in a message: short, on one line, without characters that steer a terminal.
 
-    >>> shown("on"), shown(None), shown([1, 2.5])
-    ('"on"', 'null', '[1, 2.5]')
+    Examples:
+        >>> shown("on"), shown(None), shown([1, 2.5])
+        ('"on"', 'null', '[1, 2.5]')
     """
     # The cut comes first: a value may be as large as the file.
     text = json.dumps(value[:_MAX_WIDTH] if isinstance(value, str) else value, ensure_ascii=False, default=str)
@@ -79,8 +80,9 @@ def printable(text: str) -> str:
 def dotted(path: Path) -> str:
     """A path as a person writes it.
 
-    >>> dotted(("schedule", "decay", "milestones", "epochs", 2))
-    'schedule.decay.milestones.epochs[2]'
+    Examples:
+        >>> dotted(("schedule", "decay", "milestones", "epochs", 2))
+        'schedule.decay.milestones.epochs[2]'
     """
     text = ""
     for part in path:

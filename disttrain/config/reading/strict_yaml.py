@@ -31,8 +31,9 @@ _DIGITS_OF_64_BITS = 19
 def scalar(text: str) -> Any:
     """The value of a plain (unquoted) scalar; infinity for a number that does not fit into 64 bits.
 
-    >>> [scalar(t) for t in ("1e-3", "on", "010", "12", ".5", "null", "true")]
-    [0.001, 'on', '010', 12, 0.5, None, True]
+    Examples:
+        >>> [scalar(t) for t in ("1e-3", "on", "010", "12", ".5", "null", "true")]
+        [0.001, 'on', '010', 12, 0.5, None, True]
     """
     if text in _WORDS:
         return _WORDS[text]

@@ -45,8 +45,9 @@ def suggest_key(key: str, parent: str, known: Sequence[str]) -> str:
 def number_hint(text: str) -> str:
     """How to write a number that was read as text; empty where it is no number at all.
 
-    >>> number_hint("010"), number_hint("1_000"), number_hint("0x10"), number_hint("fast")
-    ('; write 10', '; write 1000', '; write 16', '')
+    Examples:
+        >>> number_hint("010"), number_hint("1_000"), number_hint("0x10"), number_hint("fast")
+        ('; write 10', '; write 1000', '; write 16', '')
     """
     if len(text) > _MAX_LENGTH or not text.isascii():
         return ""

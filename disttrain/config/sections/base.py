@@ -93,10 +93,10 @@ def exactly_one(*names: str) -> BeforeValidator:
 class Length(Section):
     """A length in exactly one of three units."""
 
-    epochs: Epochs | None = Field(None, description="In passes over the train set.")
-    samples: Total | None = Field(None, description="In samples seen.")
+    epochs: Epochs | None = Field(None, description="In passes over the train set.", examples=[3])
+    samples: Total | None = Field(None, description="In samples seen.", examples=[180000])
     updates: Annotated[Total | None, exactly_one(*UNITS)] = Field(
-        None, validate_default=True, description="In optimizer updates."
+        None, validate_default=True, description="In optimizer updates.", examples=[1000]
     )
 
 

@@ -16,7 +16,9 @@ class InsteadOfDecay(Section):
     """Grow the batch where, and as much as, the learning rate would have decayed; then decay."""
 
     kind: Literal["instead_of_decay"]
-    max: Positive = Field(description="Largest global batch; from there on the learning rate decays alone.")
+    max: Positive = Field(
+        description="Largest global batch; from there on the learning rate decays alone.", examples=[16384]
+    )
     keep: Literal["lr_over_batch", "lr_over_sqrt_batch"] = Field(
         "lr_over_batch",
         description="What stays as it is without growth: lr_over_batch (Smith et al. 2018, arXiv:1711.00489) leaves the "
@@ -29,14 +31,14 @@ class LinearGrowth(Length):
     """From ``batch.global`` to ``end`` along a straight line over a length."""
 
     kind: Literal["linear"]
-    end: Positive = Field(description="Global batch at the end of the ramp.")
+    end: Positive = Field(description="Global batch at the end of the ramp.", examples=[4096])
     multiple_of: Positive = Field(1, description="Batches are multiples of this.")
 
 
 class Stage(Length):
     """From this length on, counted from the start of the run, the global batch is ``batch``."""
 
-    batch: Positive = Field(description="Global batch from there on.")
+    batch: Positive = Field(description="Global batch from there on.", examples=[1024])
 
 
 class StagedGrowth(Section):
@@ -60,7 +62,7 @@ class MultiplicativeNoise(Section):
     """Random weights of the samples' losses (Hoffer et al. 2017, arXiv:1705.08741): the noise of a smaller batch."""
 
     kind: Literal["multiplicative"]
-    match_batch: Positive = Field(description="The batch whose gradient covariance is wanted.")
+    match_batch: Positive = Field(description="The batch whose gradient covariance is wanted.", examples=[256])
 
 
 class AnnealedNoise(Section):
@@ -80,11 +82,11 @@ Noise = Annotated[
 class Gradient(Section):
     """What happens to the mean gradient between the reduction and the optimizer."""
 
-    clip_norm: Rate | None = Field(None, description="Largest norm of the mean gradient.")
-    clip_value: Rate | None = Field(None, description="Largest absolute value of an element.")
-    clip_layer_norm: Rate | None = Field(None, description="Largest norm of each tensor's gradient.")
+    clip_norm: Rate | None = Field(None, description="Largest norm of the mean gradient.", examples=[1.0])
+    clip_value: Rate | None = Field(None, description="Largest absolute value of an element.", examples=[0.5])
+    clip_layer_norm: Rate | None = Field(None, description="Largest norm of each tensor's gradient.", examples=[1.0])
     clip_adaptive: Rate | None = Field(
-        None, description="Largest norm of each unit's gradient, as a share of its weights' (AGC)."
+        None, description="Largest norm of each unit's gradient, as a share of its weights' (AGC).", examples=[0.01]
     )
     norm_type: Annotated[float | Literal["inf"], Expected("a number of at least 1, or inf")] = Field(
         2.0, description="p of the norm that clip_norm and clip_layer_norm limit; inf: the largest element."
@@ -112,7 +114,7 @@ class Penalty(Section):
     """A penalty on the weights of some layers, added to the gradient once per update."""
 
     parameters: Annotated[list[str], Field(min_length=1)] = Field(
-        description="Names, or patterns such as 'head.*', of parameters."
+        description="Names, or patterns such as 'head.*', of parameters.", examples=[["head.*"]]
     )
     l1: Decay = Field(0.0, description="Adds l1 * sum |w| to the loss.")
     l2: Decay = Field(0.0, description="Adds l2 / 2 * sum w^2 to the loss.")
@@ -139,7 +141,8 @@ class GradNormBalance(Section):
 
     kind: Literal["gradnorm"]
     parameters: Annotated[list[str], Field(min_length=1)] = Field(
-        description="Names, or patterns such as 'body.6.*', of the shared layer's parameters: the paper takes the last one."
+        description="Names, or patterns such as 'body.6.*', of the shared layer's parameters: the paper takes the last one.",
+        examples=[["body.6.*"]],
     )
     alpha: Decay = Field(1.5, description="How much losses that lag behind are pulled.")
     lr: Rate = Field(0.025, description="Step of the weights.")
@@ -157,9 +160,15 @@ class Loss(Section):
     label_smoothing: Fraction = Field(0.0, description="Share of a label that is spread over all classes.")
     mixup: Decay = Field(0.0, description="alpha of mixup's Beta distribution; 0: off. Image classification only.")
     cutmix: Decay = Field(0.0, description="alpha of cutmix's Beta distribution; 0: off. Image classification only.")
-    weights: dict[str, float] | None = Field(None, description="Of the losses, for tasks that have several.")
+    weights: dict[str, float] | None = Field(
+        None, description="Of the losses, for tasks that have several.", examples=[{"boxes": 2.0, "classes": 1.0}]
+    )
     balance: Balance | None = Field(None, description="Learn the weights instead, for tasks that have several losses.")
-    penalties: list[Penalty] = Field(default_factory=list, description="On selected parameters.")
+    penalties: list[Penalty] = Field(
+        default_factory=list,
+        description="On selected parameters.",
+        examples=[[{"parameters": ["head.*"], "l2": 0.0001}]],
+    )
 
     @field_validator("balance")
     @classmethod

@@ -77,7 +77,7 @@ class Transformer(Section):
     layers: Positive = Field(4, description="Number of blocks.")
     heads: Positive = Field(4, description="Attention heads of each block.")
     width: Positive = Field(128, description="Divisible by heads.")
-    sequence_length: Positive | None = Field(None, description="Longest input; null: the task's.")
+    sequence_length: Positive | None = Field(None, description="Longest input; null: the task's.", examples=[256])
     feed_forward: Literal["gelu", "swiglu", "geglu", "reglu"] = Field(
         "gelu", description="Kind of the feed-forward part: a plain one with gelu, or a gated one."
     )
@@ -100,7 +100,7 @@ class CustomModel(Open):
         str,
         Field(pattern=r"^((timm|torchvision):[\w./:@-]+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$"),
         Expected("timm:NAME | torchvision:NAME | pkg.mod:callable"),
-    ]
+    ] = Field(examples=["my_package.models:make_model"])
 
 
 Model = Annotated[

@@ -48,9 +48,9 @@ class _Optimizer(Section):
     fixed: ClassVar[Mapping[str, Any]] = {}
 
     name: str = Field(description="Which optimizer.")
-    lr: Rate = Field(description="Learning rate at the reference batch.")
+    lr: Rate = Field(description="Learning rate at the reference batch.", examples=[0.1])
     reference_batch: Positive | None = Field(
-        None, description="Batch that lr is meant for; null: lr is taken as it is."
+        None, description="Batch that lr is meant for; null: lr is taken as it is.", examples=[256]
     )
     lr_scaling: AdamScaling = _SCALING
 
@@ -144,9 +144,9 @@ class Lamb(_Adam):
     )
     max_grad_norm: Rate = Field(1.0, description="With pre_normalization: clip.")
     phi_bounds: Annotated[tuple[Decay, Rate], BeforeValidator(pair)] | None = Field(
-        None, description="Smallest and largest norm of a layer's weights in the trust ratio."
+        None, description="Smallest and largest norm of a layer's weights in the trust ratio.", examples=[[0.01, 10.0]]
     )
-    trust_clip: Rate | None = Field(None, description="Largest trust ratio (LAMBC).")
+    trust_clip: Rate | None = Field(None, description="Largest trust ratio (LAMBC).", examples=[1.0])
     weight_decay_exclude: Exclude = _SPARED
     adapt_exclude: Exclude = _ADAPTED
 
@@ -169,7 +169,7 @@ class NovoGrad(_Adam):
 class CustomOptimizer(_Optimizer, Open):
     """``pkg.mod:Class``; further keys are its arguments."""
 
-    name: Importable
+    name: Importable = Field(examples=["my_package.optim:MyOptimizer"])
     lr_scaling: SgdScaling = _SCALING
     weight_decay_exclude: Exclude = _DECAYED
 

@@ -19,14 +19,14 @@ class Batch(Section):
     """How many samples an update sees."""
 
     global_: Positive | None = Field(
-        None, alias="global", description="Over all ranks; the same for any number of them."
+        None, alias="global", description="Over all ranks; the same for any number of them.", examples=[512]
     )
     per_rank: Annotated[Positive | None, exactly_one("global_", "per_rank")] = Field(
-        None, validate_default=True, description="Weak scaling instead: per rank and micro-batch."
+        None, validate_default=True, description="Weak scaling instead: per rank and micro-batch.", examples=[64]
     )
     accumulation: Positive = Field(1, description="Micro-batches per update; with per_rank only.")
     per_rank_max: Positive | None = Field(
-        None, description="Most samples that fit through the model at once on a rank."
+        None, description="Most samples that fit through the model at once on a rank.", examples=[128]
     )
     last: Literal["keep", "drop"] = Field("keep", description="The short last batch of an epoch.")
     growth: Growth | None = Field(None, description="A batch that grows during the run, beginning with global.")
@@ -59,7 +59,7 @@ class Validation(Section):
     """Samples that are kept from training and decide which checkpoint is the best and when to stop."""
 
     fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        description="Of the train set: one end of a fixed permutation of its ids, whatever the seed."
+        description="Of the train set: one end of a fixed permutation of its ids, whatever the seed.", examples=[0.1]
     )
 
 
@@ -69,7 +69,9 @@ class Data(Section):
         description="global_shuffle: one permutation an epoch, the same on any cluster; partition: fixed parts, each "
         "shuffled by itself; replacement: drawn at random.",
     )
-    parts: Positive | None = Field(None, description="Of partition; null: the number of ranks the run is started with.")
+    parts: Positive | None = Field(
+        None, description="Of partition; null: the number of ranks the run is started with.", examples=[8]
+    )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="Processes that read samples, on each rank.")
     prefetch: Positive = Field(2, description="Micro-batches that are read ahead.")
     validation: Validation | None = Field(
@@ -79,8 +81,9 @@ class Data(Section):
     train_samples: Positive | None = Field(
         None,
         description="Size the whole train set must have, validation included; lets show work where the data is not.",
+        examples=[60000],
     )
-    test_samples: Positive | None = Field(None, description="Size the test set must have, likewise.")
+    test_samples: Positive | None = Field(None, description="Size the test set must have, likewise.", examples=[10000])
 
     @field_validator("parts")
     @classmethod
@@ -109,13 +112,13 @@ class Evaluate(Length):
 
 class EarlyStopping(Section):
     metric: str = Field("accuracy", description="A metric of the task.")
-    patience: Positive = Field(description="Evaluations without improvement before the run ends.")
+    patience: Positive = Field(description="Evaluations without improvement before the run ends.", examples=[5])
     min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Least change that counts as an improvement.")
 
 
 class CheckpointSettings(Section):
     every_steps: Positive | None = Field(
-        None, description="In updates; null: only at the end, at the best, and on request."
+        None, description="In updates; null: only at the end, at the best, and on request.", examples=[500]
     )
     keep: Positive = Field(3, description="How many of the newest are kept.")
     best: bool = Field(True, description="Also save, and keep, the best one.")
@@ -142,15 +145,19 @@ class Recipe(Section):
             ),
         ]
         | None
-    ) = Field(None, description="Of the run directory; null: the file's name.")
+    ) = Field(None, description="Of the run directory; null: the file's name.", examples=["baseline"])
     task: Task = Field(description="What is trained on, and how losses and metrics are made.")
     model: Model | None = Field(None, description="null: the task's own default.")
-    start_from: str | None = Field(None, description="Run directory whose weights to begin with; all else begins anew.")
+    start_from: str | None = Field(
+        None,
+        description="Run directory whose weights to begin with; all else begins anew.",
+        examples=["runs/pretrained"],
+    )
     batch: Batch = Field(description="The global batch, and how much of it a rank takes at once.")
-    epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.")
-    samples: Total | None = Field(None, description="Length of the run, in samples seen.")
+    epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.", examples=[90])
+    samples: Total | None = Field(None, description="Length of the run, in samples seen.", examples=[115200000])
     updates: Annotated[Total | None, exactly_one(*UNITS)] = Field(
-        None, validate_default=True, description="Length of the run, in optimizer updates."
+        None, validate_default=True, description="Length of the run, in optimizer updates.", examples=[10000]
     )
     optimizer: Optimizer = Field(description="How weights follow gradients.")
     schedule: Schedule = Field(default_factory=Schedule, description="The learning rate over the run.")

@@ -38,11 +38,13 @@ class Milestones(Section):
     """Points of the run, increasing, in one unit."""
 
     epochs: Annotated[list[Epochs], Field(min_length=1)] | None = Field(
-        None, description="In passes over the train set."
+        None, description="In passes over the train set.", examples=[[30, 60, 80]]
     )
-    samples: Annotated[list[Total], Field(min_length=1)] | None = Field(None, description="In samples seen.")
+    samples: Annotated[list[Total], Field(min_length=1)] | None = Field(
+        None, description="In samples seen.", examples=[[1000000, 2000000]]
+    )
     updates: Annotated[Annotated[list[Total], Field(min_length=1)] | None, exactly_one(*UNITS)] = Field(
-        None, validate_default=True, description="In optimizer updates."
+        None, validate_default=True, description="In optimizer updates.", examples=[[10000, 20000]]
     )
 
     @field_validator(*UNITS)

@@ -38,7 +38,9 @@ class FashionMnist(_Task):
 
     name: Literal["fashion_mnist"]
     root: str | None = Field(
-        None, description="Directory of the IDX files; null: fashion-mnist below DISTTRAIN_DATA or data/."
+        None,
+        description="Directory of the IDX files; null: fashion-mnist below DISTTRAIN_DATA or data/.",
+        examples=["data/fashion-mnist"],
     )
     augment: ImageAugment = Field(default_factory=ImageAugment, description="Random changes to the training images.")
 
@@ -49,7 +51,11 @@ class Mnist(_Task):
     made_by = "disttrain.tasks.mnist:Mnist"
 
     name: Literal["mnist"]
-    root: str | None = Field(None, description="Directory of the IDX files; null: mnist below DISTTRAIN_DATA or data/.")
+    root: str | None = Field(
+        None,
+        description="Directory of the IDX files; null: mnist below DISTTRAIN_DATA or data/.",
+        examples=["data/mnist"],
+    )
     augment: ImageAugment = Field(default_factory=ImageAugment, description="Random changes to the training images.")
 
 
@@ -59,7 +65,7 @@ class ImageFolder(_Task):
     made_by = "disttrain.tasks.image_folder:ImageFolder"
 
     name: Literal["image_folder"]
-    root: str = Field(description="Directory that holds train/ and test/ (or val/).")
+    root: str = Field(description="Directory that holds train/ and test/ (or val/).", examples=["data/imagenet"])
     image_size: Positive = Field(224, description="Side of the square that goes into the model, in pixels.")
 
 
@@ -69,9 +75,13 @@ class Text(_Task):
     made_by = "disttrain.tasks.text:Text"
 
     name: Literal["text"]
-    root: str = Field(description="A text file, or a one-dimensional .npy file of unsigned integers.")
+    root: str = Field(
+        description="A text file, or a one-dimensional .npy file of unsigned integers.", examples=["data/input.txt"]
+    )
     sequence_length: Positive = Field(128, description="Tokens that are predicted in a sample.")
-    vocab_size: Positive | None = Field(None, description="Number of different tokens; null: 256, one for each byte.")
+    vocab_size: Positive | None = Field(
+        None, description="Number of different tokens; null: 256, one for each byte.", examples=[50257]
+    )
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="Share of the file's end kept for testing."
     )
@@ -94,7 +104,7 @@ class Synthetic(_Task):
 class CustomTask(Open):
     """``pkg.mod:Class``: a task of your own; further keys are its arguments."""
 
-    name: Importable
+    name: Importable = Field(examples=["my_package.tasks:MyTask"])
 
 
 Task = Annotated[

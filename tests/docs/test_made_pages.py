@@ -1,0 +1,58 @@
+"""The pages that are made: every key of a recipe is there, with an example that the recipe's own classes accept."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from types import ModuleType
+
+import pytest
+
+from disttrain.config.reading.fields import fields
+from disttrain.config.sections.base import ALTERNATIVES
+from tests.harness import ROOT
+
+
+@pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    found = importlib.util.spec_from_file_location("pages", ROOT / "tools/pages.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules["pages"] = module
+    found.loader.exec_module(module)
+    return module
+
+
+# They need another key's value besides: the example alone is refused, with a message that says so.
+CONDITIONAL = {("data", "parts"), ("loss.penalties", "l1"), ("loss.penalties", "l2"), ("loss.penalties", "parameters")}
+
+
+def test_every_example_is_accepted(pages: ModuleType) -> None:
+    tried = 0
+    for path, section in pages.sections():
+        for key, field in fields(section).items():
+            if (path, key) in CONDITIONAL:
+                continue
+            others = {other for group in ALTERNATIVES if key in group for other in group} - {key}
+            given = {k: pages.value_of(k, fields(section)[k]) for k in pages.needed(section) if k not in others}
+            section.model_validate(given | {key: pages.value_of(key, field)})
+            tried += 1
+    assert tried > 200
+
+
+def test_every_key_is_on_the_page_and_every_link_leads_somewhere(pages: ModuleType) -> None:
+    text = pages.recipe_page()
+    for _, section in pages.sections():
+        assert all(f"| `{key}` |" in text for key in fields(section))
+    anchors = re.findall(r"\{#(\S+)\}", text)
+    assert len(anchors) == len(set(anchors))
+    assert set(re.findall(r"\]\(#(\S+?)\)", text)) <= set(anchors)
+
+
+def test_every_command_is_on_the_page(pages: ModuleType) -> None:
+    from disttrain.cli.options import COMMANDS
+
+    text = pages.commands_page()
+    assert all(f"## disttrain {command}" in text for command in COMMANDS)
