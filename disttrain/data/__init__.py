@@ -1,10 +1,11 @@
 """Data: the global order of samples, its shares for the ranks, datasets and loaders.
 
-Importing the package does not import torch; only :class:`ArrayDataset` does, when it is first used.
+Importing the package does not import torch; only the data sets and :func:`stack` do, when they are first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from disttrain.data.loader import Batch, Loader, MicroBatch, loader
@@ -15,6 +16,8 @@ from disttrain.data.shares import share
 
 if TYPE_CHECKING:
     from disttrain.data.arrays import ArrayDataset
+    from disttrain.data.collate import stack
+    from disttrain.data.numpy_files import NumpyDataset
 
 __all__ = [
     "ArrayDataset",
@@ -22,6 +25,7 @@ __all__ = [
     "GlobalShuffle",
     "Loader",
     "MicroBatch",
+    "NumpyDataset",
     "Order",
     "Partition",
     "Position",
@@ -31,12 +35,13 @@ __all__ = [
     "held_out",
     "loader",
     "share",
+    "stack",
 ]
+
+_WITH_TORCH = {"ArrayDataset": "arrays", "NumpyDataset": "numpy_files", "stack": "collate"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ArrayDataset":
-        from disttrain.data.arrays import ArrayDataset
-
-        return ArrayDataset
+    if name in _WITH_TORCH:
+        return getattr(import_module(f"disttrain.data.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttrain.data.dataset import tensors_digest
+from disttrain.data.dataset import digest
 from disttrain.errors import InputError
 
 
@@ -52,4 +52,4 @@ class ArrayDataset:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the dtypes, the shapes and the contents."""
-        return tensors_digest(self.tensors)
+        return digest(self.tensors)

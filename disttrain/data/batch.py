@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from disttrain.data.tree import Tensors
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """What goes through the model at once."""
 
-    tensors: tuple[Tensor, ...]
-    """The fields of the samples, stacked: each (n, ...)."""
+    tensors: Tensors
+    """What the samples are, a tuple or a dict for example, of tensors (n, ...)."""
     ids: NDArray[np.int64]
     """(n,) sample ids."""
     weight: float
@@ -55,7 +55,7 @@ class Batch:
         return self.global_ids[self.before : self.before + self.share]
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> Tensors:
         """The tensors of the only micro-batch.
 
         Raises:

@@ -1,12 +1,15 @@
 """The three kinds of datasets, and how the samples of one micro-batch are read from each.
 
+A sample is a tree (:mod:`disttrain.data.tree`) of tensors, arrays and numbers; a batch is the same tree of tensors with the
+samples first, or what a function of one's own makes of the samples (:mod:`disttrain.data.collate`).
+
 1. :class:`InMemory` answers for many ids at once, in this process. The quickest.
 2. :class:`PerSample` answers for one id, and is told the epoch so that its augmentation can be a pure
    function of (seed, epoch, id), for example by :func:`disttrain.data.randomness.uniform`.
-3. :class:`MapStyle` is a plain ``torch.utils.data.Dataset``. It knows nothing of seeds, so before each sample
-   the generators of torch (CPU), ``random`` and ``numpy.random`` are seeded from (seed, epoch, id) and put
-   back
-   afterwards: random transforms of other libraries then do not depend on the rank or the worker either.
+3. :class:`MapStyle` is a plain ``torch.utils.data.Dataset``, a Hugging Face ``datasets.Dataset``, or a list. It knows
+   nothing of seeds, so before each sample the generators of torch (CPU), ``random`` and ``numpy.random`` are seeded from
+   (seed, epoch, id) and put back afterwards: random transforms of other libraries then do not depend on the rank or the
+   worker either.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import random
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,11 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disttrain.data.collate import Collate, collated, stack
 from disttrain.data.randomness import bits
+from disttrain.data.tree import Tensors, named_leaves
 from disttrain.errors import DataError
 
 Ids = NDArray[np.int64]
-Tensors = tuple[Tensor, ...]
 
 
 @runtime_checkable
@@ -41,7 +45,7 @@ class InMemory(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, ids: Ids, epoch: int) -> Tensors:
-        """The samples ``ids`` (n,) as they are in ``epoch``: tensors of shape (n, ...)."""
+        """The samples ``ids`` (n,) as they are in ``epoch``: a tree of tensors of shape (n, ...)."""
         ...
 
 
@@ -51,8 +55,8 @@ class PerSample(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, id: int, epoch: int) -> Sequence[Any]:
-        """One sample: a tuple of tensors, arrays or numbers."""
+    def sample(self, id: int, epoch: int) -> Any:
+        """One sample: a tree of tensors, arrays or numbers."""
         ...
 
 
@@ -62,7 +66,7 @@ class MapStyle(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any:
-        """One sample: a tuple of tensors, arrays or numbers."""
+        """One sample: a tree of tensors, arrays or numbers."""
         ...
 
 
@@ -82,17 +86,25 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     if size == 0:
         return "0"
     ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
-    tensors = dataset.gather(ids, 0) if isinstance(dataset, InMemory) else read(dataset, 0, ids, seed=0)
-    return tensors_digest(tensors, str(size))
+    found = [dataset.gather(ids, 0)] if isinstance(dataset, InMemory) else samples(dataset, 0, ids, seed=0)
+    return digest(found, str(size))
 
 
-def tensors_digest(tensors: Sequence[Tensor], begin: str = "") -> str:
-    """SHA-256 (hex) of ``begin``, and of each tensor's dtype, shape and contents."""
-    digest = hashlib.sha256(begin.encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def digest(tree: Any, begin: str = "") -> str:
+    """SHA-256 (hex) of ``begin``, and of each leaf: its dtype, shape and contents; text and numbers as they are written. Of what
+    is neither and no array (an image, say), what numpy makes of it."""
+    found = hashlib.sha256(begin.encode())
+    for path, leaf in named_leaves(tree):
+        if isinstance(leaf, Tensor):
+            found.update(f"{leaf.dtype} {tuple(leaf.shape)};".encode())
+            found.update(leaf.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(leaf, str | bytes | int | float | None):
+            found.update(f"{path} {leaf!r};".encode(errors="surrogatepass"))
+        else:
+            array = np.asarray(leaf)
+            found.update(f"{array.dtype} {array.shape};".encode())
+            found.update(repr(type(leaf)).encode() if array.dtype.hasobject else array.tobytes())
+    return found.hexdigest()
 
 
 def plain(dataset: Dataset) -> Dataset:
@@ -102,44 +114,59 @@ def plain(dataset: Dataset) -> Dataset:
     return own() if callable(own) else dataset
 
 
-def read(dataset: PerSample | MapStyle, epoch: int, ids: Ids, seed: int) -> Tensors:
-    """The samples ``ids`` (n,) of a dataset that is not in memory, stacked: tensors of shape (n, ...).
+def read(dataset: PerSample | MapStyle, epoch: int, ids: Ids, seed: int, collate: Collate = stack) -> Tensors:
+    """The samples ``ids`` (n,) of a dataset that is not in memory, as a batch.
 
     Raises:
-        DataError: a sample could not be made or does not fit the others; the message names its id.
+        DataError: a sample could not be made or does not fit the others, or ``collate`` fails; the message names the samples.
     """
+    numbers: list[int] = ids.tolist()
+    if collate is stack:
+        return stack(samples(dataset, epoch, ids, seed), numbers)
+    with random_state_kept():
+        return collated(collate, samples(dataset, epoch, ids, seed), numbers)
+
+
+def samples(dataset: PerSample | MapStyle, epoch: int, ids: Ids, seed: int) -> list[Any]:
+    """The samples ``ids`` (n,) as the dataset makes them."""
+    numbers: list[int] = ids.tolist()
     if isinstance(dataset, PerSample):
         sample = dataset.sample
-        samples = [_guarded(lambda id: sample(id, epoch), id, epoch) for id in ids.tolist()]
-    else:
-        seeds = bits(seed, epoch, ids, stream="sample")[:, 0].tolist()
-        samples = []
-        with _random_state_kept():
-            for id, number in zip(ids.tolist(), seeds, strict=True):
-                torch.default_generator.manual_seed(number)
-                random.seed(number)
-                np.random.seed(number & 0xFFFFFFFF)
-                samples.append(_guarded(dataset.__getitem__, id, epoch))
-    return _stack(samples, ids)
+        return [_guarded(lambda id: sample(id, epoch), id, f"sample {id}", epoch) for id in numbers]
+    if reads_rows(dataset):
+        together: Any = dataset
+        return list(_guarded(together.__getitems__, numbers, f"one of the samples {numbers[0]}, ...", epoch))
+    seeds = bits(seed, epoch, ids, stream="sample")[:, 0].tolist()
+    made = []
+    with random_state_kept():
+        for id, number in zip(numbers, seeds, strict=True):
+            seed_generators(number)
+            made.append(_guarded(dataset.__getitem__, id, f"sample {id}", epoch))
+    return made
 
 
-def _guarded(make: Callable[[int], Any], id: int, epoch: int) -> Sequence[Any]:
-    try:
-        sample = make(id)
-    except DataError as error:
-        raise DataError(f"sample {id}: {error}") from error
-    except Exception as error:
-        # A worker process cannot hand over the traceback itself, and without it nobody finds the mistake.
-        raise DataError(
-            f"sample {id} could not be read in epoch {epoch}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-        ) from error
-    if not isinstance(sample, tuple | list):
-        raise DataError(f"sample {id} is a {type(sample).__name__}; expected a tuple of tensors, arrays or numbers")
-    return sample
+def reads_rows(dataset: Any) -> bool:
+    """Whether ``__getitems__`` may read many samples at once: each must be what it would be by itself, without random draws.
+
+    A dataset says so by ``rowwise``; Hugging Face's are so, unless a function of somebody's (``set_transform``) stands between.
+    """
+    if not hasattr(dataset, "__getitems__"):
+        return False
+    if type(dataset).__module__.startswith("datasets."):
+        return bool(dataset.format["type"] != "custom")
+    return bool(getattr(dataset, "rowwise", False))
+
+
+def seed_generators(number: int) -> None:
+    """Seed the generators of torch (CPU), ``random`` and ``numpy.random`` with 64 bits."""
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
+    """Put the generators of :func:`seed_generators` back afterwards."""
     states = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
     try:
         yield
@@ -149,44 +176,13 @@ def _random_state_kept() -> Iterator[None]:
         np.random.set_state(states[2])
 
 
-def _stack(samples: list[Sequence[Any]], ids: Ids) -> Tensors:
-    widths = [len(sample) for sample in samples]
-    for id, width in zip(ids.tolist(), widths, strict=True):
-        if width != widths[0]:
-            raise DataError(f"sample {id} has {width} fields, sample {ids[0]} has {widths[0]}; expected equal numbers")
-    return tuple(
-        _stack_field(
-            [_tensor(sample[field], id, field) for sample, id in zip(samples, ids.tolist(), strict=True)],
-            ids,
-            field,
-        )
-        for field in range(widths[0])
-    )
-
-
-def _tensor(value: Any, id: int, field: int) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, np.generic):
-        return torch.tensor(value)
-    if isinstance(value, np.ndarray | np.generic):
-        # The copy is one that torch takes as it is: writeable, and with strides that are not negative.
-        array = np.array(value, order="C")
-        if array.dtype.kind in "biuf" and array.dtype.isnative:
-            return torch.from_numpy(array)
-    what = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
-    raise DataError(
-        f"sample {id}: field {field} is a {what}; expected a tensor, an array of numbers or a number "
-        "(add a transform that makes one)"
-    )
-
-
-def _stack_field(values: list[Tensor], ids: Ids, field: int) -> Tensor:
-    first = values[0]
-    for id, value in zip(ids.tolist(), values, strict=True):
-        if value.shape != first.shape or value.dtype != first.dtype:
-            raise DataError(
-                f"sample {id}: field {field} is {value.dtype} {tuple(value.shape)}, sample {ids[0]} has "
-                f"{first.dtype} {tuple(first.shape)}; expected the same for all"
-            )
-    return torch.stack(values)
+def _guarded(make: Callable[[Any], Any], key: Any, what: str, epoch: int) -> Any:
+    try:
+        return make(key)
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from error
+    except Exception as error:
+        # A worker process cannot hand over the traceback itself, and without it nobody finds the mistake.
+        raise DataError(
+            f"{what} could not be read in epoch {epoch}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+        ) from error

@@ -13,6 +13,7 @@ import torch
 from numpy import arange, int64
 
 from disttrain.data.batch import MicroBatch
+from disttrain.data.collate import Collate, stack
 from disttrain.data.dataset import Dataset, Ids
 from disttrain.data.fetching import fetch
 from disttrain.data.selection import Selection
@@ -30,6 +31,7 @@ def evaluation_batches(
     workers: int = 0,
     prefetch: int = 2,
     device: str | torch.device | None = None,
+    collate: Collate = stack,
 ) -> Generator[MicroBatch, None, None]:
     """This rank's contiguous share of the dataset in its own order, ``batch`` samples at a time (the last may
     be short).
@@ -47,12 +49,19 @@ def evaluation_batches(
         raise InputError(f"rank is {rank} of {size}; it must be from 0 to {size - 1}")
     lo, hi = share(len(dataset if chosen is None else chosen), rank, size)
     pieces = (arange(start, min(start + batch, hi), dtype=int64) for start in range(lo, hi, batch))
-    stream = _deliver(dataset, pieces if chosen is None else map(chosen.ids, pieces), workers, prefetch, device)
+    stream = _deliver(
+        dataset, pieces if chosen is None else map(chosen.ids, pieces), workers, prefetch, device, collate
+    )
     return stream if lo < hi else _nothing()
 
 
 def _deliver(
-    dataset: Dataset, pieces: Iterator[Ids], workers: int, prefetch: int, device: str | torch.device | None
+    dataset: Dataset,
+    pieces: Iterator[Ids],
+    workers: int,
+    prefetch: int,
+    device: str | torch.device | None,
+    collate: Collate,
 ) -> Generator[MicroBatch, None, None]:
     waiting: deque[Ids] = deque()
 
@@ -62,7 +71,8 @@ def _deliver(
             yield 0, ids
 
     place = torch.device(device or "cpu")
-    with closing(fetch(dataset, requests(), seed=0, workers=workers, prefetch=prefetch, device=place)) as stream:
+    options = {"seed": 0, "workers": workers, "prefetch": prefetch}
+    with closing(fetch(dataset, requests(), **options, device=place, collate=collate)) as stream:
         for tensors in stream:
             yield MicroBatch(tensors, waiting.popleft(), 1.0)
 

@@ -19,8 +19,10 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from disttrain.data.dataset import Dataset, Ids, InMemory, MapStyle, PerSample, Tensors, read
-from disttrain.errors import DataError, RankError
+from disttrain.data.collate import Collate, stack
+from disttrain.data.dataset import Dataset, Ids, InMemory, MapStyle, PerSample, read
+from disttrain.data.tree import Tensors, leaves, map_leaves, split
+from disttrain.errors import DataError, InputError, RankError
 
 Request = tuple[int, Ids]
 """(epoch, ids) of one micro-batch."""
@@ -35,6 +37,7 @@ def fetch(
     workers: int,
     prefetch: int,
     device: torch.device,
+    collate: Collate = stack,
 ) -> Generator[Tensors, None, None]:
     """The tensors of each request, on ``device``, in the order of the requests.
 
@@ -43,19 +46,22 @@ def fetch(
         workers: processes that read samples. Datasets in memory are gathered in this process whatever it
             says: sending a batch between processes costs more than gathering it.
         prefetch: requests that each worker works ahead, and that are copied ahead to a CUDA device.
+        collate: makes a batch of samples, in the workers where there are some.
 
     Raises:
+        InputError: a ``collate`` for a dataset in memory, which makes batches itself.
         DataError: a sample could not be read.
         RankError: a worker process died.
     """
     if isinstance(dataset, InMemory):
+        require_stack(dataset, collate)
         together = getattr(dataset, "rowwise", False)
         one_by_one = (dataset.gather(ids, epoch) for epoch, ids in requests)
         source = _gathered(dataset, iter(requests)) if together else one_by_one
     elif workers == 0:
-        source = (read(dataset, epoch, ids, seed) for epoch, ids in requests)
+        source = (read(dataset, epoch, ids, seed, collate) for epoch, ids in requests)
     else:
-        source = _from_workers(dataset, requests, seed, workers, prefetch, pin=device.type == "cuda")
+        source = _from_workers(_Reader(dataset, seed, collate), requests, workers, prefetch, pin=device.type == "cuda")
     with closing(source):
         if device.type == "cuda":
             yield from _copied_ahead(source, device, prefetch)
@@ -63,7 +69,16 @@ def fetch(
             yield from source
         else:
             for tensors in source:
-                yield tuple(tensor.to(device) for tensor in tensors)
+                yield map_leaves(lambda tensor: tensor.to(device), tensors)
+
+
+def require_stack(dataset: Dataset, collate: Collate) -> None:
+    """Raise InputError if a function of one's own would be passed over because the dataset is in memory."""
+    if isinstance(dataset, InMemory) and collate is not stack:
+        raise InputError(
+            f"collate() is not used for {type(dataset).__name__}, whose gather() makes the batches itself: leave one of the two "
+            "out"
+        )
 
 
 def _gathered(dataset: InMemory, requests: Iterator[Request]) -> Generator[Tensors, None, None]:
@@ -75,34 +90,29 @@ def _gathered(dataset: InMemory, requests: Iterator[Request]) -> Generator[Tenso
         for epoch, same_epoch in groupby(burst, key=itemgetter(0)):
             ids = [ids for _, ids in same_epoch]
             tensors = dataset.gather(np.concatenate(ids) if len(ids) > 1 else ids[0], epoch)
-            yield from zip(*(torch.split(tensor, [len(i) for i in ids]) for tensor in tensors), strict=True)
-            size = max(size, sum(tensor.nbytes for tensor in tensors) // len(ids))
+            yield from split(tensors, [len(i) for i in ids])
+            size = max(size, sum(tensor.nbytes for tensor in leaves(tensors)) // len(ids))
         burst = list(islice(requests, max(1, min(_BURST, _BURST_BYTES // max(size, 1)))))
 
 
 class _Reader(TorchDataset[Any]):
     """What the workers hold. A failure travels as a value: raised there, it would arrive wrapped in text."""
 
-    def __init__(self, dataset: PerSample | MapStyle, seed: int) -> None:
+    def __init__(self, dataset: PerSample | MapStyle, seed: int, collate: Collate) -> None:
         self.dataset = dataset
         self.seed = seed
+        self.collate = collate
 
     def __getitem__(self, request: Request) -> Tensors | DataError:
         epoch, ids = request
         try:
-            return read(self.dataset, epoch, ids, self.seed)
+            return read(self.dataset, epoch, ids, self.seed, self.collate)
         except DataError as error:
             return error
 
 
 def _from_workers(
-    dataset: PerSample | MapStyle,
-    requests: Iterable[Request],
-    seed: int,
-    workers: int,
-    prefetch: int,
-    *,
-    pin: bool,
+    reader: _Reader, requests: Iterable[Request], workers: int, prefetch: int, *, pin: bool
 ) -> Generator[Tensors, None, None]:
     waiting: deque[Request] = deque()
 
@@ -112,7 +122,7 @@ def _from_workers(
             yield request
 
     loader: DataLoader[Any] = DataLoader(
-        _Reader(dataset, seed),
+        reader,
         batch_size=None,
         sampler=remembered(),
         num_workers=workers,
@@ -170,7 +180,7 @@ def _copied_ahead(source: Iterator[Tensors], device: torch.device, ahead: int) -
         tensors, copied = ready.popleft()
         compute = torch.cuda.current_stream(device)
         compute.wait_event(copied)
-        for tensor in tensors:
+        for tensor in leaves(tensors):
             # The memory belongs to the copy stream; without this it could be reused while compute still reads
             # it.
             tensor.record_stream(compute)
@@ -178,9 +188,9 @@ def _copied_ahead(source: Iterator[Tensors], device: torch.device, ahead: int) -
 
     for tensors in source:
         with torch.cuda.stream(copies):
-            moved = tuple(
-                (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
-                for tensor in tensors
+            moved = map_leaves(
+                lambda tensor: (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True),
+                tensors,
             )
             ready.append((moved, copies.record_event()))
         if len(ready) > ahead:

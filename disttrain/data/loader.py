@@ -22,6 +22,7 @@ from disttrain.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from disttrain.data.collate import Collate
     from disttrain.data.dataset import Dataset
 
 __all__ = ["Batch", "Loader", "MicroBatch", "loader"]
@@ -73,6 +74,8 @@ class Loader:
         workers: processes that read samples; not used for datasets in memory.
         prefetch: micro-batches that each worker reads ahead, and that are copied ahead to a CUDA device.
         device: where the tensors are delivered; None for the CPU.
+        collate: makes a batch of the list of a micro-batch's samples, to pad them for example; None:
+            :func:`disttrain.data.collate.stack`.
 
     Raises:
         InputError: an argument is out of range, or the dataset and the order differ in length.
@@ -97,6 +100,7 @@ class Loader:
         workers: int = 0,
         prefetch: int = 2,
         device: str | torch.device | None = None,
+        collate: Collate | None = None,
     ) -> None:
         _check(0 <= rank < size, f"rank is {rank} of {size}; it must be from 0 to {size - 1}")
         _check(last in ("keep", "drop"), f"last is {last!r}; it must be 'keep' or 'drop'")
@@ -130,12 +134,14 @@ class Loader:
         self.workers = workers
         self.prefetch = prefetch
         self.device = device
+        self.collate = collate
         self._global_batch(self.position.epoch * order.num_samples + self.position.offset)
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Batches from ``position`` on. Closing the generator ends the worker processes."""
         import torch
 
+        from disttrain.data.collate import stack
         from disttrain.data.fetching import fetch
 
         planned: deque[_Plan] = deque()
@@ -153,6 +159,7 @@ class Loader:
             workers=self.workers,
             prefetch=self.prefetch,
             device=torch.device(self.device or "cpu"),
+            collate=self.collate or stack,
         )
         with closing(stream):
             ready: list[MicroBatch] = []
@@ -216,6 +223,7 @@ def loader(
     last: Literal["keep", "drop"] = "keep",
     workers: int = 0,
     device: str | torch.device | None = None,
+    collate: Collate | None = None,
 ) -> Loader:
     """The batches of ``epochs`` epochs for this rank.
 
@@ -235,21 +243,7 @@ def loader(
     Raises:
         InputError: as :class:`Loader`, or the order is not known.
     """
-    chosen: Order
-    match order:
-        case "global_shuffle":
-            chosen = GlobalShuffle(len(dataset), seed)
-        case "replacement":
-            chosen = WithReplacement(len(dataset), seed)
-        case "sequential":
-            chosen = Sequential(len(dataset))
-        case str():
-            raise InputError(
-                f"order is {order!r}; it must be 'global_shuffle', 'replacement', 'sequential' or an order "
-                "object (for parts: Partition(num_samples, seed, parts))"
-            )
-        case _:
-            chosen = order
+    chosen = _order(order, len(dataset), seed)
     _check(epochs >= 0, f"epochs is {epochs}; it must be at least 0")
     return Loader(
         dataset,
@@ -263,7 +257,25 @@ def loader(
         seed=seed,
         workers=workers,
         device=device,
+        collate=collate,
     )
+
+
+def _order(order: str | Order, samples: int, seed: int) -> Order:
+    match order:
+        case "global_shuffle":
+            return GlobalShuffle(samples, seed)
+        case "replacement":
+            return WithReplacement(samples, seed)
+        case "sequential":
+            return Sequential(samples)
+        case str():
+            raise InputError(
+                f"order is {order!r}; it must be 'global_shuffle', 'replacement', 'sequential' or an order "
+                "object (for parts: Partition(num_samples, seed, parts))"
+            )
+        case _:
+            return order
 
 
 def _check(holds: bool, message: str) -> None:

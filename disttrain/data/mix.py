@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttrain.data.dataset import Dataset, InMemory, PerSample, Tensors, dataset_fingerprint, plain
+from disttrain.data.dataset import Dataset, InMemory, PerSample, dataset_fingerprint, plain
 from disttrain.data.randomness import uniform
 from disttrain.data.selection import Selection
 from disttrain.errors import InputError
@@ -87,7 +87,7 @@ class MixedInMemory(_Mixed[InMemory]):
     A partner is augmented as itself in this epoch.
     """
 
-    def gather(self, ids: NDArray[np.int64], epoch: int) -> Tensors:
+    def gather(self, ids: NDArray[np.int64], epoch: int) -> tuple[Tensor, ...]:
         """The samples ``ids`` (n,), as above, each (n, ...)."""
         partners, share, centres = self.draws(ids, epoch)
         images, labels = self.dataset.gather(ids, epoch)

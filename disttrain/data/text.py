@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
 from disttrain.data.files import file_size, reading
+from disttrain.data.numpy_files import open_npy
 from disttrain.errors import DataError, InputError
 
 Tokens = NDArray[np.unsignedinteger]
@@ -113,22 +113,12 @@ def open_tokens(path: str | PathLike[str]) -> Tokens:
     size = file_size(path)
     if size == 0:
         raise DataError(f"{path}: is empty")
-    with reading(path):
-        if path.suffix != ".npy":
+    if path.suffix != ".npy":
+        with reading(path):
             return np.memmap(path, dtype=np.uint8, mode="r")
-        try:
-            # Unlike numpy.load, this knows neither pickles nor archives.
-            array = open_memmap(path, mode="r")
-        except (ValueError, EOFError) as error:
-            raise DataError(
-                f"{path}: no usable .npy file ({error}); expected one dimension of {', '.join(_DTYPES)}, not pickled"
-            ) from error
+    array: Tokens = open_npy(path, f"one dimension of {', '.join(_DTYPES)}")
     if array.ndim != 1 or array.dtype.name not in _DTYPES:
         raise DataError(f"{path}: holds {array.dtype} {array.shape}; expected one dimension of {', '.join(_DTYPES)}")
-    if array.offset + array.nbytes != size:
-        raise DataError(
-            f"{path}: has {size} bytes, but its header declares {array.offset + array.nbytes}; it is damaged"
-        )
     return array
 
 

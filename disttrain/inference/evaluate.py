@@ -14,7 +14,8 @@ from disttrain.data.selection import Selection, held_out
 from disttrain.errors import InputError
 from disttrain.inference.prepared import Prepared
 from disttrain.tasks.base import Task
-from disttrain.tasks.make import fraction_held_out
+from disttrain.tasks.given import given
+from disttrain.tasks.make import collate_of, fraction_held_out
 
 Split = Literal["train", "validation", "test"]
 
@@ -40,10 +41,11 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
                 chosen=chosen,
                 workers=run.recipe.data.workers,
                 device=engine.world.device,
+                collate=collate_of(task),
             ):
                 inputs = task.prepare(micro.tensors, run.precision.parameter_dtype)
                 with run.precision.forward_context():
-                    found = task.evaluate(model, inputs)
+                    found = given(task.evaluate, model, inputs)
                 for name, total in found.items():
                     total = checked_total(run, name, total)
                     totals[name] = totals[name] + total if name in totals else total

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from disttrain.data.collate import stack
 from disttrain.data.dataset import Dataset, dataset_fingerprint
+from disttrain.data.tree import Tensors, leaves, map_leaves
+from disttrain.data.usable import require_usable
 from disttrain.errors import InputError
 from disttrain.tasks.terms import Losses
 
@@ -51,13 +54,20 @@ class Task(ABC):
         if "summarise" in vars(cls) and "metric_names" not in vars(cls):
             cls.metric_names = ()  # the inherited names are those of the inherited summarise()
 
-    @abstractmethod
     def sizes(self) -> Sizes:
-        """Samples of the sets; cheap, for ``disttrain show``."""
+        """Samples of the sets, by reading them; override it where that can be had cheaper, for ``disttrain show``."""
+        counts = []
+        for name in ("train_dataset", "test_dataset", "validation_dataset"):
+            dataset = getattr(self, name)()
+            if dataset is not None:
+                require_usable(dataset, f"task {type(self).__name__}: {name}()")
+            counts.append(0 if dataset is None else len(dataset))
+        return Sizes(*counts)
 
     @abstractmethod
     def train_dataset(self) -> Dataset:
-        """The train set; called often, so load it once.
+        """The train set, one of the three kinds of :mod:`disttrain.data.dataset` (Hugging Face's and torch's are the third);
+        called often, so load it once.
 
         A part of it is also evaluated. If its samples are changed at random, give the data set a method ``plain()`` that
         returns one of the same samples as they are; without it they are evaluated with the random changes of epoch 0.
@@ -72,16 +82,26 @@ class Task(ABC):
         counts it); called often, so load it once. Without it, a recipe's ``data.validation`` or the test set decides."""
         return None
 
+    def collate(self, samples: list[Any]) -> Tensors:
+        """A batch of the samples of one micro-batch, for training and evaluation alike: override it to pad samples of unequal
+        length. It runs in the data workers, and not for data sets that gather batches themselves.
+
+        How long the longest sample is depends on how the global batch is cut, so nothing may depend on the padding: mask it in
+        the model, and give it losses of zero (see :meth:`count_items`). The default is :func:`disttrain.data.collate.stack`.
+        """
+        return stack(samples)
+
     @abstractmethod
-    def losses(self, model: nn.Module, tensors: Sequence[Tensor]) -> Losses:
-        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned; or several such by
-        name (the same in every batch), whose sum, weighted by the recipe's ``loss.weights`` or ``loss.balance``, is minimised.
+    def losses(self, model: nn.Module, tensors: Any) -> Losses:
+        """Loss of each item, ``(samples,)`` or ``(samples, items)``, of what :meth:`prepare` returned (a tuple, a dict, ..., as
+        the samples are); or several such by name (the same in every batch), whose sum, weighted by the recipe's ``loss.weights``
+        or ``loss.balance``, is minimised.
 
         Do not take the mean: the losses are summed and divided by the items of the whole global batch.
         """
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    def evaluate(self, model: nn.Module, tensors: Any) -> dict[str, Tensor]:
         """Sums over a batch, by name, as scalar tensors; they are added up over batches and ranks in float64."""
 
     @abstractmethod
@@ -92,16 +112,20 @@ class Task(ABC):
         """Facts for the model: ``in_shape``, ``num_classes``, ``vocab_size``, ``sequence_length``."""
         return {}
 
-    def prepare(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+    def prepare(self, tensors: Any, dtype: torch.dtype) -> Any:
         """On the device: what comes from the dataset, made ready for a model whose parameters have ``dtype``."""
-        return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+        return map_leaves(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, tensors)
 
-    def count_items(self, tensors: Sequence[Tensor]) -> int:
-        """Loss items of a micro-batch as the dataset delivers it; override it where ``items_per_sample`` is None."""
+    def count_items(self, tensors: Any) -> int | Tensor:
+        """Loss items of a micro-batch as the dataset delivers it; override it where ``items_per_sample`` is None.
+
+        Of padded text with a loss of each token: ``losses`` gives ``(samples, tokens)`` with zeros where there is padding, and
+        this the number of real tokens. The mean over the global batch is then over real tokens.
+        """
         if self.items_per_sample is None:
             # Not abstract: most tasks have a fixed number. build_task refuses a task that lacks it before anything is trained.
             raise NotImplementedError(f"{type(self).__name__}: items_per_sample is None, so it needs count_items()")
-        return len(tensors[0]) * self.items_per_sample
+        return len(leaves(tensors)[0]) * self.items_per_sample
 
     def judged(self, metrics: Mapping[str, float], name: str) -> float:
         """What decides in ``metrics``, those of an evaluation: the value of ``name``, :attr:`metric` or early stopping's.

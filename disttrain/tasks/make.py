@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from disttrain.config import Recipe
+from disttrain.data.collate import Collate, stack
+from disttrain.data.fetching import require_stack
 from disttrain.data.mix import MixSettings
 from disttrain.data.selection import held_out
+from disttrain.data.usable import require_usable
 from disttrain.errors import DataError, InputError
 from disttrain.tasks.base import Sizes, Task, unknown_metric
 from disttrain.tasks.build import build_task
@@ -34,6 +37,11 @@ def make_task(recipe: Recipe) -> Task:
 def fraction_held_out(recipe: Recipe) -> float | None:
     """The share of the train set that validates."""
     return None if recipe.data.validation is None else recipe.data.validation.fraction
+
+
+def collate_of(task: Task) -> Collate:
+    """How batches are made of the task's samples: by its own ``collate()``, or stacked."""
+    return stack if type(task).collate is Task.collate else task.collate
 
 
 def stated_sizes(recipe: Recipe) -> Sizes:
@@ -79,10 +87,15 @@ def load_sets(recipe: Recipe, task: Task) -> Sizes:
     """Read the task's sets, and return :func:`checked_sizes`.
 
     Raises:
-        InputError: as there, or the task's ``sizes()`` are not those of its sets.
+        InputError: as there, a set cannot be used, or the task's ``sizes()`` are not those of its sets.
     """
-    sizes = _said(recipe, task)
     sets = {"train": task.train_dataset(), "test": task.test_dataset(), "validation": task.validation_dataset()}
+    for name, dataset in sets.items():
+        if dataset is not None or name != "validation":
+            require_usable(dataset, f"task {recipe.task.name}: {name}_dataset()")
+        if dataset is not None:
+            require_stack(dataset, collate_of(task))
+    sizes = _said(recipe, task)
     for name, dataset in sets.items():
         said, real = getattr(sizes, name), 0 if dataset is None else len(dataset)
         if said != real:

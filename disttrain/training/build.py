@@ -24,7 +24,7 @@ from disttrain.methods.make import make_methods
 from disttrain.methods.model import has_static_graph
 from disttrain.methods.optimizers import make_optimizer
 from disttrain.plan.plan import resolve_plan
-from disttrain.tasks.make import fraction_held_out, load_sets
+from disttrain.tasks.make import collate_of, fraction_held_out, load_sets
 from disttrain.training.facts import facts
 from disttrain.training.state import Run
 
@@ -77,6 +77,7 @@ def make_loader(run: Run) -> Loader:
         workers=recipe.data.workers,
         prefetch=recipe.data.prefetch,
         device=world.device,
+        collate=collate_of(run.task),
     )
 
 

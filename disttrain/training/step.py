@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from disttrain.data.batch import Batch, MicroBatch
 from disttrain.errors import InputError
+from disttrain.tasks.given import given
 from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
 
@@ -73,7 +74,7 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
         with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight):
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
-                terms = run.task.losses(run.wrapped, inputs)
+                terms = given(run.task.losses, run.wrapped, inputs)
             check_losses(run, micro, terms)
             losses = methods.loss_weights.combine(terms, factor)
             methods.all.begin_backward()
@@ -105,12 +106,33 @@ def check_losses(run: Run, micro: MicroBatch, losses: Losses) -> None:
         if terms.dim() and len(terms) == samples and (each is None or terms.numel() == samples * each):
             continue
         items = "one number for each item" if each is None else f"{samples * each} numbers, {each} for each sample"
+        if each is None and terms.dim():
+            items += ", zero where there is only padding"
         error = InputError(
             f"task {run.recipe.task.name}: losses() gave {name or 'a tensor'} of shape {tuple(terms.shape)} for a micro-batch of "
             f'{samples} samples; expected {items}, not their mean or sum (in torch, reduction="none"), with the samples first'
         )
         alike = run.engine.world.size == 1 or not terms.dim() or len(terms) == samples
         raise error.on_all_ranks() if alike else error
+    if each is None and run.progress.position.updates == 0:
+        check_padding(run, micro, {name: int(terms.count_nonzero()) for name, terms in named.items()})
+
+
+def check_padding(run: Run, micro: MicroBatch, losses: Mapping[str, int]) -> None:
+    """Refuse more losses that are not zero than there are items: those of padding, which depend on how a batch is cut. Asked in
+    the first update only, because a device would have to be waited for.
+
+    Args:
+        losses: how many are not zero, by name.
+    """
+    items = int(run.task.count_items(micro.tensors))
+    for name, count in losses.items():
+        if count > items:
+            raise InputError(
+                f"task {run.recipe.task.name}: losses() gave {count} losses {f'of {name} ' * bool(name)}that are not zero for a "
+                f"micro-batch that has {items} items by count_items(); set those of padding to zero (in torch, ignore_index), or "
+                "sum those of one item"
+            )
 
 
 def _kind(losses: object) -> str:
@@ -122,11 +144,21 @@ def _kind(losses: object) -> str:
 
 
 def global_items(run: Run, batch: Batch) -> int:
-    """Loss items (samples, or tokens) of the global batch: known by arithmetic where every sample has as many."""
+    """Loss items (samples, or tokens) of the global batch: known by arithmetic where every sample has as many.
+
+    Raises:
+        InputError: on all ranks: there are none.
+    """
     if run.task.items_per_sample is not None:
         return batch.size * run.task.items_per_sample
-    mine = sum(run.task.count_items(m.tensors) for m in batch if m.weight)
-    return int(run.engine.all_reduce(torch.tensor(mine, dtype=torch.int64)))
+    mine = sum(int(run.task.count_items(m.tensors)) for m in batch if m.weight)
+    items = int(run.engine.all_reduce(torch.tensor(mine, dtype=torch.int64)))
+    if items < 1:
+        raise InputError(
+            f"task {run.recipe.task.name}: count_items() gave {items} in all for a global batch of {batch.size} samples: there "
+            "is no loss to take the mean of"
+        ).on_all_ranks()
+    return items
 
 
 def statistics_of(model: nn.Module, weight: float) -> AbstractContextManager[None]:

@@ -66,7 +66,7 @@ class Listed:
         ([(1, 1), (1, 1.0)], "sample 1: field 1 is torch.float32"),
         ([(1,), ("a",)], "sample 1: field 0 is a str; expected a tensor"),
         ([(1,), (np.array(["a"]),)], "sample 1: field 0 is a <U1 array"),
-        ([(1,), {"x": 1}], "sample 1 is a dict; expected a tuple"),
+        ([(1,), {"x": 1}], "sample 1 is a dict, sample 0 has a tuple"),
         ([(1,), KeyError("k")], r"sample 1 could not be read in epoch 0: KeyError: 'k'\nTraceback"),
         ([(1,), DataError("a.png: damaged")], "^sample 1: a.png: damaged$"),
     ],
