@@ -98,7 +98,7 @@ def deciding(run: Prepared) -> Split:
 def deciding_metric(run: Prepared) -> str:
     """The metric of that split."""
     early = run.recipe.early_stopping
-    return early.metric if early is not None else run.task.metric
+    return early.metric if early is not None and early.metric is not None else run.task.metric
 
 
 def regular(run: Prepared) -> list[Split]:

@@ -17,7 +17,10 @@ from disttrain.data.dataset import Dataset, dataset_fingerprint
 from disttrain.data.tree import Tensors, leaves, map_leaves
 from disttrain.data.usable import require_usable
 from disttrain.errors import InputError
-from disttrain.tasks.terms import Losses
+from disttrain.tasks.terms import Losses, sum_of
+
+COUNT = "/count"
+"""Ends the name of a total that says how many numbers another one is the sum of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Task(ABC):
     """Subclass it for a task of your own, and name it in a recipe as ``pkg.mod:Class``; further keys of the section are the
     arguments of its constructor. ``seed`` and ``label_smoothing`` come from the recipe if the constructor has them.
 
+    The least is :meth:`train_dataset`, :meth:`test_dataset` and :meth:`losses`; :meth:`metrics` adds metrics that are means.
+
     Attributes:
         metric: the metric that decides which checkpoint is the best.
         metric_names: what :meth:`summarise` gives, so that a misspelt name is found before training; empty: not known until
@@ -43,7 +48,7 @@ class Task(ABC):
         default_model: name and arguments of the model when the recipe has none.
     """
 
-    metric = "accuracy"
+    metric = "loss"
     metric_names: tuple[str, ...] = ()
     items_per_sample: int | None = 1
     static_graph = False
@@ -51,8 +56,8 @@ class Task(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "summarise" in vars(cls) and "metric_names" not in vars(cls):
-            cls.metric_names = ()  # the inherited names are those of the inherited summarise()
+        if {"summarise", "metrics"} & vars(cls).keys() and "metric_names" not in vars(cls):
+            cls.metric_names = ()  # the inherited names are those of the inherited methods
 
     def sizes(self) -> Sizes:
         """Samples of the sets, by reading them; override it where that can be had cheaper, for ``disttrain show``."""
@@ -100,13 +105,23 @@ class Task(ABC):
         Do not take the mean: the losses are summed and divided by the items of the whole global batch.
         """
 
-    @abstractmethod
-    def evaluate(self, model: nn.Module, tensors: Any) -> dict[str, Tensor]:
-        """Sums over a batch, by name, as scalar tensors; they are added up over batches and ranks in float64."""
+    def metrics(self, model: nn.Module, tensors: Any) -> Mapping[str, Tensor]:
+        """What is measured of what :meth:`prepare` returned, by name: a number for each sample, or for each item. The metrics are
+        the means over the whole set. Must include ``loss``; without an override it is all there is."""
+        losses = self.losses(model, tensors)
+        return {"loss": losses} if isinstance(losses, Tensor) else {"loss": sum_of(losses), **losses}
 
-    @abstractmethod
+    def evaluate(self, model: nn.Module, tensors: Any) -> dict[str, Tensor]:
+        """Sums over a batch, by name, as scalar tensors; they are added up over batches and ranks in float64. For metrics that
+        are no means of :meth:`metrics`; override it together with :meth:`summarise`."""
+        found = self.metrics(model, tensors)
+        counts = {name: v.numel() if v.dim() == 1 else self.count_items(tensors) for name, v in found.items()}
+        sums = {name: values.double().sum() for name, values in found.items()}
+        return {**sums, **{f"{name}{COUNT}": torch.tensor(count) for name, count in counts.items()}}
+
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Metrics from the totals of :meth:`evaluate` over the whole set; must include ``loss`` and ``metric``."""
+        return {name: total / totals[f"{name}{COUNT}"] for name, total in totals.items() if not name.endswith(COUNT)}
 
     def model_hints(self) -> Mapping[str, Any]:
         """Facts for the model: ``in_shape``, ``num_classes``, ``vocab_size``, ``sequence_length``."""

@@ -30,6 +30,7 @@ class Classification(Task):
             them on the device; inputs of floats are taken as they are.
     """
 
+    metric = "accuracy"
     metric_names = ("loss", "accuracy")
     static_graph = True
     in_shape: tuple[int, ...]

@@ -23,7 +23,7 @@ def make_task(recipe: Recipe) -> Task:
     loss = recipe.loss
     task = build_task(recipe.task.model_dump(), seed=recipe.seed, label_smoothing=loss.label_smoothing)
     early = recipe.early_stopping
-    if early is not None and task.metric_names and early.metric not in task.metric_names:
+    if early is not None and early.metric and task.metric_names and early.metric not in task.metric_names:
         raise unknown_metric(early.metric, recipe.task.name, task.metric_names)
     if loss.mixup or loss.cutmix:
         if not isinstance(task, Classification):

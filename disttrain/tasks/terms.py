@@ -11,6 +11,11 @@ Losses = Tensor | Mapping[str, Tensor]
 """Loss of each item, or several by name, each of the same shape."""
 
 
+def sum_of(losses: Mapping[str, Tensor]) -> Tensor:
+    """All of them added up, without weights."""
+    return torch.stack(list(losses.values())).sum(0)
+
+
 def stacked(losses: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """``(k, ...)``: the losses in the order of ``names``, in float32 at least."""
     terms = torch.stack([losses[name] for name in names])

@@ -31,6 +31,7 @@ class Text(Task):
         DataError: when the data is read: the file is missing, damaged, too short, or holds a token that is too large.
     """
 
+    metric = "accuracy"
     metric_names = ("loss", "accuracy", "perplexity")
     static_graph = True
     default_model = ("transformer", {})

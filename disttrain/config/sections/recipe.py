@@ -111,7 +111,11 @@ class Evaluate(Length):
 
 
 class EarlyStopping(Section):
-    metric: str = Field("accuracy", description="A metric of the task.")
+    metric: str | None = Field(
+        None,
+        description="A metric of the task; null: the one that decides which checkpoint is the best.",
+        examples=["accuracy"],
+    )
     patience: Positive = Field(description="Evaluations without improvement before the run ends.", examples=[5])
     min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="Least change that counts as an improvement.")
 

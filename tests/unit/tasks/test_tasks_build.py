@@ -110,7 +110,7 @@ def test_own_task_that_does_not_fit(own: None) -> None:
         "loss.label_smoothing is 0.1, but task own_built:Mine has no parameter label_smoothing; set it to 0"
     )
     assert refused({"name": "own_built:Half"}) == (
-        "task own_built:Half: the class does not define losses, summarise, test_dataset"
+        "task own_built:Half: the class does not define losses, test_dataset"
     )
     assert refused({"name": "own_built:Uncounted"}) == (
         "task own_built:Uncounted: its items_per_sample is None, so the class has to define count_items()"
