@@ -29,7 +29,7 @@ from disttrain.telemetry import NullSink
 from disttrain.training.build import build_run
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
-from disttrain.training.stop import StopVote
+from disttrain.engine.stop import StopVote
 
 CASES = {
     # name: overrides of the built-in recipe, updates a turn, rounds, bound

@@ -11,7 +11,7 @@ from disttrain.engine.environment import Launch
 from disttrain.engine.select import make_engine
 from disttrain.engine.world import World, pin_device
 from disttrain.errors import StopRequested
-from disttrain.training.stop import StopRequest, stop_request
+from disttrain.engine.stop import StopRequest, stop_request
 
 
 @contextmanager

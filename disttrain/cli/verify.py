@@ -40,15 +40,20 @@ def verify(
 
     from rich.console import Console
 
-    from disttrain.verify.verify import BOUNDS, REFERENCE, variants
+    from disttrain.verify.verify import BOUNDS, REFERENCE, possible, variants
     from disttrain.verify.verify import verify as compare
 
     console = Console(soft_wrap=True)
     bound = BOUNDS[precision]
-    todo = variants(worlds, micro, names)
+    everything = variants(worlds, micro, names)
+    todo = possible(recipe, everything)
     if not todo:
         raise InputError("nothing to compare: give more than one world size or accumulation")
     console.print(f"{recipe.name}: {updates} updates in {precision}, each against {REFERENCE}", highlight=False)
+    for variant in everything:
+        if variant not in todo:
+            why = "a loss over the global batch is never cut into micro-batches"
+            console.print(f"  {variant!s:40} left out: {why}", highlight=False)
     broken = []
     with tempfile.TemporaryDirectory(prefix="disttrain-verify-") as work_dir:
         for found in compare(recipe, todo, precision=precision, updates=updates, work_dir=Path(work_dir)):

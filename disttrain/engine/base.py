@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from disttrain.engine.agreement import require_agreement
 from disttrain.engine.buckets import chunks
 from disttrain.engine.exchange import Exchange, Memory, check_exchange
+from disttrain.engine.gather import gather
 from disttrain.engine.later import Numbers, later
 from disttrain.engine.world import World
 from disttrain.errors import InputError, PeerLostError
@@ -79,11 +80,26 @@ class Engine(ABC):
 
     @abstractmethod
     def reduce_gradients(self) -> None:
-        """Finish the exchange begun in the last backward. Afterwards each ``p.grad`` is the sum of the ranks' parts."""
+        """Finish the exchange begun in the last backward. Afterwards each ``p.grad`` is the sum of the ranks' parts.
+
+        Of several prepared models, those take part that the last backward went through; the others keep their gradients.
+        """
 
     @abstractmethod
     def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
         """Reduce ``tensor`` over all ranks, in place, and return it. CPU tensors do not touch the accelerator."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """``(rows of all ranks, ...)``: the rows of ``tensor`` ``(n, ...)`` of every rank, in rank order, on all ranks.
+
+        Differentiable, and exact: backward adds up the gradients of all ranks and returns each its rows. ``n`` may differ from
+        rank to rank and be 0. Every rank has to call it, and backward through it, the same times in the same order.
+        :class:`disttrain.GlobalBatch` does the same for a batch of a loader without asking for the ranks' ``n``.
+        """
+        counts = torch.zeros(self.world.size, dtype=torch.int64)
+        counts[self.world.rank] = len(tensor)
+        self.all_reduce(counts)
+        return gather(self, tensor, int(counts[: self.world.rank].sum()), int(counts.sum()))
 
     def sum_later(self, values: Tensor) -> Numbers:
         """Begin to add up ``values`` (1-D) over all ranks; calling what is returned gives the sums.

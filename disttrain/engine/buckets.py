@@ -51,6 +51,11 @@ class GradientBuckets:
             for position, param in enumerate(bucket.params):
                 param.register_post_accumulate_grad_hook(self._hook(bucket, position))  # type: ignore[no-untyped-call]
 
+    @property
+    def begun(self) -> bool:
+        """Whether a backward that exchanges has reached any of the parameters since the last :meth:`finish`."""
+        return any(bucket.launched or bucket.ready for bucket in self.buckets)
+
     def finish(self) -> None:
         """Launch what this rank's backward did not reach (unused parameters count as zero), and make ready for the
         next step."""

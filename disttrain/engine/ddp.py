@@ -14,7 +14,9 @@ from __future__ import annotations
 import datetime
 import inspect
 import time
-from contextlib import AbstractContextManager, nullcontext
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ class DDPEngine(Engine):
     def __init__(self, world: World, *, timeout_seconds: float = 600.0) -> None:
         self.world = world
         self.multiplier = float(world.size)
-        self._model: DistributedDataParallel | None = None
+        self._models: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
         cuda = world.device.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
@@ -64,7 +66,7 @@ class DDPEngine(Engine):
     def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
         if not any(p.requires_grad for p in model.parameters()):
             return model
-        self._model = DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             model,
             device_ids=[self.world.device] if self.world.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
@@ -74,16 +76,21 @@ class DDPEngine(Engine):
             # Running statistics are averaged before they are used, not overwritten by rank 0's in every forward.
             **_NO_BUFFER_SYNC,
         )
-        self.memory = attach_compression(self._model, exchange)
+        self._models.add(wrapped)
+        self.memory = attach_compression(wrapped, exchange)
         if exchange.compression == "powersgd":
             self.rehearsals = REHEARSALS
-        return self._model
+        return wrapped
 
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model.module if isinstance(model, DistributedDataParallel) else model
 
-    def accumulating(self, last: bool) -> AbstractContextManager[object]:
-        return nullcontext() if last or self._model is None else self._model.no_sync()
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        with ExitStack() as leave:
+            for model in () if last else self._models:
+                leave.enter_context(model.no_sync())
+            yield
 
     def reduce_gradients(self) -> None:
         return  # DDP's last backward has waited for its buckets

@@ -13,8 +13,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,8 +73,8 @@ class HorovodEngine(Engine):
             ) from None
         self._hvd = hvd
         self.world = world
-        self._buckets = GradientBuckets([], 0, self._launch)
-        self._exchange = Exchange()
+        self._models: weakref.WeakSet[GradientBuckets] = weakref.WeakSet()
+        self._prepared = 0
         self._handles: list[tuple[int, Bucket, Tensor]] = []
         self._sums = 0
         self._open = True
@@ -84,7 +86,6 @@ class HorovodEngine(Engine):
             )
 
     def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
-        self._exchange = exchange
         adasum = exchange.reduction == "adasum" and self.world.size > 1
         if adasum and not self._hvd.mpi_enabled():
             raise InputError(
@@ -92,31 +93,37 @@ class HorovodEngine(Engine):
             )
         # Adasum compares gradients parameter by parameter, so each gets a bucket of its own.
         size = 0 if adasum else int(exchange.bucket_mb * 2**20)
-        self._buckets = GradientBuckets(list(model.parameters()), size, self._launch)
+        self._prepared += 1
+        launch = partial(self._launch, f"disttrain.bucket.{self._prepared}", exchange)
+        self._models.add(GradientBuckets(list(model.parameters()), size, launch))  # the model's hooks keep it
         return model
 
-    def _launch(self, bucket: Bucket) -> None:
+    def _launch(self, name: str, exchange: Exchange, bucket: Bucket) -> None:
         wire = bucket.flat
-        if self._exchange.compression == "fp16":
+        if exchange.compression == "fp16":
             wire = bucket.flat.to(torch.float16)
         op = self._hvd.Sum
-        if self._exchange.reduction == "adasum" and self.world.size > 1:
+        if exchange.reduction == "adasum" and self.world.size > 1:
             # Parts of the global mean become the means of the ranks, which is what Adasum is defined on.
             wire.mul_(self.world.size)
             op = self._hvd.Adasum
-        handle = self._hvd.allreduce_async_(wire, op=op, name=f"disttrain.bucket.{bucket.index}")
+        handle = self._hvd.allreduce_async_(wire, op=op, name=f"{name}.{bucket.index}")
         self._handles.append((handle, bucket, wire))
 
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
-        self._buckets.exchanging = last
+        models = list(self._models)
+        for model in models:
+            model.exchanging = last
         try:
             yield
         finally:
-            self._buckets.exchanging = True
+            for model in models:
+                model.exchanging = True
 
     def reduce_gradients(self) -> None:
-        self._buckets.finish()
+        for model in [m for m in self._models if m.begun]:
+            model.finish()
         for handle, bucket, wire in self._handles:
             self._hvd.synchronize(handle)
             if wire is not bucket.flat:

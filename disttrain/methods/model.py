@@ -34,7 +34,7 @@ def make_model(
         name = arguments.pop("name")
     model = apply_batch_norm(recipe, build_model(name, arguments, hints), all_reduce)
     try:
-        return model, model_facts(model)
+        return model, model_facts(model)._replace(over_global_batch=task.over_global_batch)
     except ValueError as error:
         raise InputError(f"model {name}: {error}") from None
 

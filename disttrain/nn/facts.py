@@ -17,12 +17,14 @@ class ModelFacts(NamedTuple):
     Attributes:
         ghost_size: samples that share batch norm's statistics, so that a batch is cut between them only; 1 without ghosts.
         sync_norm: whether a forward exchanges statistics, so that every rank must take part in it.
+        over_global_batch: whether the loss that it is trained by sees the global batch at once: a task says so.
         rank_dependent: in words, what makes its training depend on the number of ranks.
     """
 
     ghost_size: int = 1
     sync_norm: bool = False
     rank_dependent: tuple[str, ...] = ()
+    over_global_batch: bool = False
 
 
 def model_facts(model: nn.Module) -> ModelFacts:

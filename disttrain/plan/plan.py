@@ -12,6 +12,7 @@ from disttrain.nn.facts import ModelFacts
 from disttrain.plan.growth import instead_of_decay, planned_growth
 from disttrain.plan.lengths import EpochLength
 from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, peak_lr, warmed_up, warmup_samples
+from disttrain.plan.whole_batch import check_whole_batch
 from disttrain.schedules import Schedule
 
 PLAIN = ModelFacts()
@@ -102,6 +103,8 @@ def resolve_plan(
     largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
     if model.sync_norm:
         _check_sync(smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
+    if model.over_global_batch:
+        check_whole_batch(recipe, _shares(largest_batch, world_size, ghost)[1], largest_batch, micro_max or fits, world_size)
     return StepPlan(
         world_size=world_size,
         global_batch=global_batch,

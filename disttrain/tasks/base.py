@@ -16,6 +16,7 @@ from disttrain.data.collate import stack
 from disttrain.data.dataset import Dataset, dataset_fingerprint
 from disttrain.data.tree import Tensors, leaves, map_leaves
 from disttrain.data.usable import require_usable
+from disttrain.engine.gather import GlobalBatch
 from disttrain.errors import InputError
 from disttrain.tasks.terms import Losses, sum_of
 
@@ -44,6 +45,9 @@ class Task(ABC):
             the first evaluation.
         items_per_sample: loss items of one sample: 1 for classification, the sequence length for text; None where it
             varies, and then :meth:`count_items` is summed over the ranks in every update.
+        over_global_batch: the loss of a sample depends on the others of the global batch, as a contrastive one does;
+            :meth:`losses` gathers them with ``self.global_batch``, and a plan that accumulates is refused.
+        global_batch: while training, the global batch that :meth:`losses` sees this rank's part of; set for each batch.
         static_graph: promise that every step uses the same parameters in the same way.
         default_model: name and arguments of the model when the recipe has none.
     """
@@ -51,6 +55,8 @@ class Task(ABC):
     metric = "loss"
     metric_names: tuple[str, ...] = ()
     items_per_sample: int | None = 1
+    over_global_batch = False
+    global_batch: GlobalBatch
     static_graph = False
     default_model: tuple[str, Mapping[str, Any]] = ("mlp", {})
 

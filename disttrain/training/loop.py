@@ -19,7 +19,7 @@ from disttrain.training.persist import save
 from disttrain.training.rehearse import rehearse
 from disttrain.training.state import Run
 from disttrain.training.step import Update, update
-from disttrain.training.stop import StopRequest, StopVote
+from disttrain.engine.stop import StopRequest, StopVote
 
 log = logging.getLogger("disttrain")
 MAX_OVERFLOWS = 40

@@ -21,7 +21,7 @@ from disttrain.training.build import build_run
 from disttrain.training.loop import train
 from disttrain.training.persist import best, restore
 from disttrain.training.state import Run
-from disttrain.training.stop import StopRequest
+from disttrain.engine.stop import StopRequest
 
 log = logging.getLogger("disttrain")
 

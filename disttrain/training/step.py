@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.data.batch import Batch, MicroBatch
+from disttrain.engine.gather import GlobalBatch
 from disttrain.errors import InputError
 from disttrain.tasks.given import given
 from disttrain.tasks.terms import Losses
@@ -68,6 +69,7 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
     methods, items = run.methods, global_items(run, batch)
     weigh = methods.sample_weights(batch)
     last = len(batch.micro_batches) - 1
+    run.task.global_batch = GlobalBatch(run.engine, batch)
     parts = []
     for i, micro in enumerate(batch):
         factor = micro.weight / items

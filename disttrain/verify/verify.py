@@ -61,6 +61,12 @@ def variants(worlds: Sequence[int], accumulations: Sequence[int], engines: Seque
 REFERENCE = Variant(1, 1, "local")
 
 
+def possible(recipe: Recipe, todo: Sequence[Variant]) -> list[Variant]:
+    """Those that the recipe's plan does not refuse: a loss over the global batch is never accumulated."""
+    whole = facts_of(recipe, make_task(recipe)).over_global_batch
+    return [variant for variant in todo if variant.accumulation == 1 or not whole]
+
+
 def verify(
     recipe: Recipe,
     todo: Sequence[Variant],

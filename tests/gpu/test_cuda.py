@@ -56,7 +56,7 @@ def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
     from disttrain.training.build import build_run
     from disttrain.training.journal import Journal
     from disttrain.training.loop import advance, batches
-    from disttrain.training.stop import StopVote
+    from disttrain.engine.stop import StopVote
 
     with init("local", device="cuda") as engine:
         run = build_run(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)

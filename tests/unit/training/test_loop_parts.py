@@ -17,7 +17,7 @@ from disttrain.errors import InputError
 from disttrain.inference.evaluate import evaluate
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import StepPlan, resolve_plan
-from disttrain.training.stop import StopVote
+from disttrain.engine.stop import StopVote
 
 
 def plan_of(*overrides: str, train: int = 60000, test: int = 10000, ranks: int = 1) -> StepPlan:
@@ -140,7 +140,7 @@ class Votes:
 
 def test_the_vote_is_rare_and_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()  # a reading takes as long as ten updates at 10 us
-    monkeypatch.setattr("disttrain.training.stop.time", SimpleNamespace(monotonic=lambda: next(clock) / 10_000))
+    monkeypatch.setattr("disttrain.engine.stop.time", SimpleNamespace(monotonic=lambda: next(clock) / 10_000))
     engine = Votes()
     vote = StopVote(engine, interval_seconds=0.05)  # type: ignore[arg-type]
     assert not any(vote(False) for _ in range(20000))

@@ -23,7 +23,7 @@ from disttrain.telemetry.tensorboard import TensorBoardSink
 from disttrain.training import loop
 from disttrain.training.build import make_loader
 from disttrain.training.state import Run
-from disttrain.training.stop import StopRequest
+from disttrain.engine.stop import StopRequest
 
 MakeRun = Callable[..., Run]
 SHORT = ["batch.global=200", "updates=8", "epochs=null", "evaluate.updates=2", "model.name=mlp", "model.hidden=[16]"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,6 +40,28 @@ def stop_request() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_requests(engine: Engine) -> Iterator[Callable[[], bool]]:
+    """For a loop of your own: SIGTERM, SIGUSR1 and the first SIGINT no longer end this process; what is yielded says whether any
+    rank got one.
+
+    Call it once after every update, on every rank: it is True on all ranks or on none. Then save, and leave with the exit code
+    75 (``disttrain.errors.StopRequested.exit_code``) once the engine is closed.
+
+    Example::
+
+        with disttrain.init() as engine, disttrain.stop_requests(engine) as stop:
+            for batch in loader:
+                ...
+                if stop():
+                    state.save()
+                    return 75
+    """
+    vote = StopVote(engine)
+    with stop_request() as request:
+        yield lambda: vote(bool(request))
 
 
 class StopVote:
