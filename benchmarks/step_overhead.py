@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
 from disttrain.engine.select import init
+from disttrain.engine.stop import StopVote
 from disttrain.methods.model import make_model
 from disttrain.tasks.make import make_task
 from disttrain.telemetry import NullSink
 from disttrain.training.build import build_run
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
-from disttrain.engine.stop import StopVote
 
 CASES = {
     # name: overrides of the built-in recipe, updates a turn, rounds, bound

@@ -23,20 +23,35 @@ if TYPE_CHECKING:
     from disttrain import data as data
     from disttrain import errors as errors
     from disttrain.engine.base import Engine as Engine
+    from disttrain.engine.gather import GlobalBatch as GlobalBatch
     from disttrain.engine.select import init as init
+    from disttrain.engine.stop import stop_requests as stop_requests
     from disttrain.engine.world import World as World
 
 _LAZY = {
     "init": "disttrain.engine.select:init",
     "Engine": "disttrain.engine.base:Engine",
     "World": "disttrain.engine.world:World",
+    "GlobalBatch": "disttrain.engine.gather:GlobalBatch",
+    "stop_requests": "disttrain.engine.stop:stop_requests",
     "data": "disttrain.data",
     "errors": "disttrain.errors",
     "optim": "disttrain.optim",
     "schedules": "disttrain.schedules",
 }
 
-__all__ = ["Engine", "World", "__version__", "data", "errors", "init", "optim", "schedules"]
+__all__ = [
+    "Engine",
+    "GlobalBatch",
+    "World",
+    "__version__",
+    "data",
+    "errors",
+    "init",
+    "optim",
+    "schedules",
+    "stop_requests",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,9 @@ from disttrain.cli.failure import fail, fail_rank
 from disttrain.engine.base import Engine
 from disttrain.engine.environment import Launch
 from disttrain.engine.select import make_engine
+from disttrain.engine.stop import StopRequest, stop_request
 from disttrain.engine.world import World, pin_device
 from disttrain.errors import StopRequested
-from disttrain.engine.stop import StopRequest, stop_request
 
 
 @contextmanager

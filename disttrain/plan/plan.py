@@ -104,7 +104,9 @@ def resolve_plan(
     if model.sync_norm:
         _check_sync(smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
     if model.over_global_batch:
-        check_whole_batch(recipe, _shares(largest_batch, world_size, ghost)[1], largest_batch, micro_max or fits, world_size)
+        check_whole_batch(
+            recipe, _shares(largest_batch, world_size, ghost)[1], largest_batch, micro_max or fits, world_size
+        )
     return StepPlan(
         world_size=world_size,
         global_batch=global_batch,

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from disttrain.data.batch import Batch
+from disttrain.engine.stop import StopRequest, StopVote
 from disttrain.errors import DivergedError, StopRequested
 from disttrain.inference.evaluate import Split, by_name, deciding, deciding_metric, evaluate, regular
 from disttrain.plan.rate import learning_rate
@@ -19,7 +20,6 @@ from disttrain.training.persist import save
 from disttrain.training.rehearse import rehearse
 from disttrain.training.state import Run
 from disttrain.training.step import Update, update
-from disttrain.engine.stop import StopRequest, StopVote
 
 log = logging.getLogger("disttrain")
 MAX_OVERFLOWS = 40

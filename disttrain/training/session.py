@@ -11,6 +11,7 @@ from typing import Any
 from disttrain.checkpoint import run_lock
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
+from disttrain.engine.stop import StopRequest
 from disttrain.errors import DisttrainError, InputError
 from disttrain.inference.weights import read
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
@@ -21,7 +22,6 @@ from disttrain.training.build import build_run
 from disttrain.training.loop import train
 from disttrain.training.persist import best, restore
 from disttrain.training.state import Run
-from disttrain.engine.stop import StopRequest
 
 log = logging.getLogger("disttrain")
 

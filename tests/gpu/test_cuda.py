@@ -52,11 +52,11 @@ def test_killed_and_resumed_is_bit_identical_on_cuda(tmp_path: Path) -> None:
 def test_a_step_that_logs_nothing_never_waits_for_the_device() -> None:
     from disttrain.config import load_recipe
     from disttrain.engine.select import init
+    from disttrain.engine.stop import StopVote
     from disttrain.telemetry import NullSink
     from disttrain.training.build import build_run
     from disttrain.training.journal import Journal
     from disttrain.training.loop import advance, batches
-    from disttrain.engine.stop import StopVote
 
     with init("local", device="cuda") as engine:
         run = build_run(load_recipe(None, ["log.every_steps=1000", "gradient.clip_norm=1.0"]), engine)

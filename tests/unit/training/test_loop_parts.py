@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from training_cases import MakeRun
 
 from disttrain.config import load_recipe
+from disttrain.engine.stop import StopVote
 from disttrain.errors import InputError
 from disttrain.inference.evaluate import evaluate
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import StepPlan, resolve_plan
-from disttrain.engine.stop import StopVote
 
 
 def plan_of(*overrides: str, train: int = 60000, test: int = 10000, ranks: int = 1) -> StepPlan:

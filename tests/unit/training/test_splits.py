@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from disttrain.config import load_recipe
 from disttrain.data.selection import Selection, held_out
+from disttrain.engine.stop import StopRequest
 from disttrain.errors import InputError
 from disttrain.inference.evaluate import evaluate
 from disttrain.plan.explain import explain
@@ -23,7 +24,6 @@ from disttrain.telemetry.tensorboard import TensorBoardSink
 from disttrain.training import loop
 from disttrain.training.build import make_loader
 from disttrain.training.state import Run
-from disttrain.engine.stop import StopRequest
 
 MakeRun = Callable[..., Run]
 SHORT = ["batch.global=200", "updates=8", "epochs=null", "evaluate.updates=2", "model.name=mlp", "model.hidden=[16]"]
