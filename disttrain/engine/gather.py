@@ -1,8 +1,9 @@
 """Rows of all ranks in one tensor, differentiably: for losses over the global batch, such as contrastive ones.
 
 Forward adds up tensors that are zero outside a rank's own rows, which is exact. Backward adds up what the ranks' losses say of
-the gathered rows, and returns each rank its own: the gradients that :meth:`Engine.reduce_gradients` adds up afterwards are then those
-of the sum of all ranks' losses, on every engine, because backward begins with :attr:`Engine.multiplier` on each rank alike.
+the gathered rows, and returns each rank its own: the gradients that :meth:`Engine.reduce_gradients` adds up afterwards are
+then those of the sum of all ranks' losses, on every engine, because backward begins with :attr:`Engine.multiplier` on each rank
+alike.
 
 Both exchanges happen where the graph has them, so every rank makes them in the same order, those of gradient buckets included,
 as long as the ranks run the same program. A rank with nothing to add takes part with no rows.
@@ -58,7 +59,7 @@ class GlobalBatch:
     batch: Batch
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """``(global batch, ...)``: the rows of all ranks, in the order of the global batch; each rank's gradient comes back to it.
+        """``(global batch, ...)``: the rows of all ranks in the global batch's order; each rank gets their gradient back.
 
         Args:
             tensor: ``(n, ...)``, a row for each sample of this rank's only micro-batch. A borrowed sample adds no row.

@@ -101,12 +101,8 @@ def resolve_plan(
         epoch = replace(epoch, batch_at=batch_at)
         total = epoch.in_samples(recipe)
     largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
-    if model.sync_norm:
-        _check_sync(smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
-    if model.over_global_batch:
-        check_whole_batch(
-            recipe, _shares(largest_batch, world_size, ghost)[1], largest_batch, micro_max or fits, world_size
-        )
+    _check_sync(model, smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
+    check_whole_batch(recipe, model, largest_batch, micro_max or fits, world_size)
     return StepPlan(
         world_size=world_size,
         global_batch=global_batch,
@@ -185,8 +181,10 @@ def _check_ghosts(ghost: int, global_batch: int, micro_max: int | None, world_si
         )
 
 
-def _check_sync(smallest: int, pieces: int, growing: bool, short: int, world_size: int) -> None:
+def _check_sync(model: ModelFacts, smallest: int, pieces: int, growing: bool, short: int, world_size: int) -> None:
     """Every rank takes part in every exchange of statistics, once per update."""
+    if not model.sync_norm:
+        return
     if pieces > 1 or growing:
         raise InputError(
             "batch_norm.kind sync takes statistics over the ranks' micro-batches of one forward, and this plan accumulates "

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from disttrain.config import Recipe
+from disttrain.data.shares import share
 from disttrain.errors import InputError
+from disttrain.nn.facts import ModelFacts
 
 
-def check_whole_batch(recipe: Recipe, share: int, batch: int, fits: int, ranks: int) -> None:
-    """Refuse accumulation, and what takes the parts of a batch for independent.
+def check_whole_batch(recipe: Recipe, model: ModelFacts, batch: int, fits: int, ranks: int) -> None:
+    """Where the loss is over the global batch: refuse accumulation, and what takes the parts of a batch for independent.
 
     Args:
-        share: samples of the rank with most of the largest global ``batch``.
+        batch: the largest global batch.
         fits: most samples that go through the model at once.
 
     Raises:
         InputError: with the numbers that would work.
     """
+    if not model.over_global_batch:
+        return
+    shares = [share(batch, rank, ranks, model.ghost_size) for rank in range(ranks)]
+    most = max(hi - lo for lo, hi in shares)
     what = f"task {recipe.task.name} takes its loss over the global batch"
     if recipe.batch.per_rank is not None and recipe.batch.accumulation > 1:
         raise InputError(f"{what}, which is never cut into micro-batches: set batch.accumulation to 1")
-    if share > fits:
+    if most > fits:
         raise InputError(
             f"{what}, so a rank's share goes through the model at once, but at most {fits} samples do: global {batch} on "
-            f"{ranks} rank{'s' * (ranks > 1)} needs batch.per_rank_max of at least {share}, or at least {-(-batch // fits)} ranks"
+            f"{ranks} rank{'s' * (ranks > 1)} needs batch.per_rank_max of at least {most}, or at least {-(-batch // fits)} ranks"
         )
     measured = "optimizer.lr_scaling: adascale" if recipe.optimizer.lr_scaling == "adascale" else None
     if recipe.noise_scale is not None or measured:
