@@ -55,6 +55,10 @@ class PeerLostError(RankError):
     """A collective failed because another rank went away: a consequence, never the headline. Exit code 4."""
 
 
+class OutOfMemoryError(RankError):
+    """A rank ran out of memory. The message says with how many samples at once, and what to do. Exit code 4."""
+
+
 class DivergedError(RankError):
     """Training produced a value that is not finite. Exit code 4."""
 

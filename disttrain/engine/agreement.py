@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from disttrain.engine.blame import headline, own_place, short_trace
-from disttrain.errors import DisttrainError, RankError, UserCodeError
+from disttrain.engine.memory import brief, ran_out
+from disttrain.errors import DisttrainError, OutOfMemoryError, RankError, UserCodeError
 
 if TYPE_CHECKING:
     from disttrain.engine.base import Engine
@@ -133,6 +134,8 @@ def _joint(engine: Engine, values: list[Any]) -> DisttrainError:
 def _deliberate(error: Exception) -> DisttrainError:
     if isinstance(error, DisttrainError):
         return error
+    if ran_out(error):
+        return OutOfMemoryError(f"out of memory before the first update: {brief(error)}")
     place = own_place(error)
     text = f"{headline(error)}\n{short_trace(error)}"
     return UserCodeError(f"{place}: {text}") if place else RankError(text)

@@ -11,6 +11,7 @@ from torch import Tensor
 from disttrain.data.dataset import Dataset, plain
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.data.selection import Selection, held_out
+from disttrain.engine.memory import out_of_memory_as
 from disttrain.errors import InputError
 from disttrain.inference.prepared import Prepared
 from disttrain.tasks.base import Task
@@ -31,13 +32,14 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     totals: dict[str, Tensor] = {}
+    at_once = settings.batch if settings is not None else 1000
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), out_of_memory_as(lambda: f"{at_once} samples at once: lower evaluate.batch"):
             for micro in evaluation_batches(
                 dataset,
                 rank=engine.world.rank,
                 size=engine.world.size,
-                batch=settings.batch if settings is not None else 1000,
+                batch=at_once,
                 chosen=chosen,
                 workers=run.recipe.data.workers,
                 device=engine.world.device,

@@ -65,10 +65,12 @@ def _batch(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
     share = str(low) if low == high else f"{low} to {high}"
     yield "share of a rank", share, f"{plan.global_batch} / {plan.world_size} ranks{uneven}"
     limit = batch.per_rank_max or batch.per_rank
-    cut = (
-        f"the share in pieces of at most {limit}" if limit else "no batch.per_rank_max: the share goes through at once"
-    )
-    yield "accumulation", f"{plan.accumulation} x at most {plan.micro_batch}", cut
+    pieces, cut = f"{plan.accumulation} x at most {plan.micro_batch}", f"the share in pieces of at most {limit}"
+    if limit == "auto":
+        pieces, cut = "auto: found when the run starts", "the share in as few equal pieces as fit into the memory"
+    elif limit is None:
+        cut = "no batch.per_rank_max: the share goes through at once"
+    yield "accumulation", pieces, cut
     if plan.ghost_size > 1:
         ghosts = f"{max(plan.global_batch // plan.ghost_size, 1)} of {plan.ghost_size} samples"
         yield (

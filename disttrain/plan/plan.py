@@ -73,6 +73,7 @@ def resolve_plan(
     model: ModelFacts = PLAIN,
     *,
     validation_samples: int = 0,
+    most: int | None = None,
 ) -> StepPlan:
     """Derive everything.
 
@@ -80,15 +81,16 @@ def resolve_plan(
         train_samples, test_samples, validation_samples: how many are trained on, tested on, and validate.
         world_size: number of ranks, at least 1.
         model: what the model says of itself.
+        most: samples that fit through the model at once, where a run has found that out; the recipe may ask for fewer.
 
     Raises:
         InputError: the numbers do not fit together; the message names them.
     """
-    global_batch, micro_max = _batch(recipe, world_size)
+    global_batch, micro_max = _batch(recipe, world_size, most)
     _check_sizes(global_batch, train_samples, world_size)
     ghost = model.ghost_size
     _check_ghosts(ghost, global_batch, micro_max, world_size)
-    smallest, largest = _shares(global_batch, world_size, ghost)
+    smallest, largest = shares(global_batch, world_size, ghost)
     pieces, fits = _pieces(largest, ghost, micro_max, growing=recipe.batch.growth is not None)
     epoch = _epoch(recipe, global_batch, train_samples)
     peak = peak_lr(recipe, global_batch)
@@ -151,7 +153,7 @@ def _check_sizes(global_batch: int, train_samples: int, world_size: int) -> None
         )
 
 
-def _shares(global_batch: int, world_size: int, ghost: int) -> tuple[int, int]:
+def shares(global_batch: int, world_size: int, ghost: int) -> tuple[int, int]:
     """The smallest and the largest share of a rank."""
     shares = [hi - lo for lo, hi in (share(global_batch, rank, world_size, ghost) for rank in range(world_size))]
     return min(shares), max(shares)
@@ -222,10 +224,12 @@ def _evaluate_every(recipe: Recipe, epoch: EpochLength) -> int | None:
     return max(replace(epoch, stretch=1.0).in_samples(recipe.evaluate), 1)
 
 
-def _batch(recipe: Recipe, world_size: int) -> tuple[int, int | None]:
+def _batch(recipe: Recipe, world_size: int, most: int | None) -> tuple[int, int | None]:
     """The global batch, and the most samples a rank may put through the model at once."""
     batch = recipe.batch
+    limits = [limit for limit in (batch.per_rank, batch.per_rank_max, most) if isinstance(limit, int)]
+    limit = min(limits, default=None)
     if batch.per_rank is not None:
-        return batch.per_rank * batch.accumulation * world_size, batch.per_rank
+        return batch.per_rank * batch.accumulation * world_size, limit
     assert batch.global_ is not None
-    return batch.global_, batch.per_rank_max
+    return batch.global_, limit

@@ -20,7 +20,8 @@ RUNS = Path("runs")
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 JOB = ".job"
-OURS = (RECIPE, METRICS, JOB, ".lock", "log")
+MEMORY = "memory"
+OURS = (RECIPE, METRICS, JOB, MEMORY, ".lock", "log")
 
 
 @dataclass(frozen=True, slots=True)

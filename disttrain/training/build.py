@@ -29,8 +29,11 @@ from disttrain.training.facts import facts
 from disttrain.training.state import Run
 
 
-def build_run(recipe: Recipe, engine: Engine) -> Run:
+def build_run(recipe: Recipe, engine: Engine, most: int | None = None) -> Run:
     """Load the data, make the model and all that trains it, give everybody rank 0's weights.
+
+    Args:
+        most: samples that fit through the model at once, where that is known better than by the recipe.
 
     Raises:
         InputError, RankError: on all ranks: something is wrong on some of them, or they differ.
@@ -41,7 +44,7 @@ def build_run(recipe: Recipe, engine: Engine) -> Run:
     plan = everyone(
         engine,
         lambda: resolve_plan(
-            recipe, sizes.train, sizes.test, engine.world.size, found, validation_samples=sizes.validation
+            recipe, sizes.train, sizes.test, engine.world.size, found, validation_samples=sizes.validation, most=most
         ),
     )
     require_agreement(engine, facts(recipe, task))

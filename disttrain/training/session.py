@@ -14,12 +14,14 @@ from disttrain.engine.base import Engine
 from disttrain.engine.stop import StopRequest
 from disttrain.errors import DisttrainError, InputError
 from disttrain.inference.weights import read
+from disttrain.rundir.memory import Limit
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
 from disttrain.rundir.settle import Request, settle
 from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
 from disttrain.training.loop import train
+from disttrain.training.memory import known_limit, noting_memory
 from disttrain.training.persist import best, restore
 from disttrain.training.state import Run
 
@@ -45,12 +47,13 @@ def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Pat
     if place.goes_on:  # nobody else may write or delete what is read now
         on_main(engine, lambda: leave.enter_context(run_lock(place.path)))
     checkpoint, refused = read(engine, place.path) if place.goes_on else (None, [])
-    run = build_run(place.recipe, engine)
+    limit = known_limit(place, engine)
+    run = build_run(place.recipe, engine, limit.most)
     if place.goes_on:
         restore(run, checkpoint)
     made = on_main(engine, lambda: take(request, place, leave))
     try:
-        sink = everyone(engine, lambda: open_outlets(run, place, leave))
+        sink = everyone(engine, lambda: open_outlets(run, place, limit, leave))
     except DisttrainError:
         if made and engine.world.is_main:
             leave_place(place.path)
@@ -73,7 +76,7 @@ def take(request: Request, place: Place, leave: ExitStack) -> bool:
     return made
 
 
-def open_outlets(run: Run, place: Place, leave: ExitStack) -> Sink:
+def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack) -> Sink:
     """This rank's log file; on rank 0 the recipe, the metrics file, TensorBoard and the terminal too."""
     world = run.engine.world
     leave.callback(open_log(place.path, world.rank))
@@ -83,6 +86,7 @@ def open_outlets(run: Run, place: Place, leave: ExitStack) -> Sink:
     if run.plan.rank_dependent:
         log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
     write_recipe(place.path, place.recipe)
+    limit.keep(place.path)
     sink = open_sink(run, place.path)
     leave.callback(sink.close)
     return sink
@@ -109,6 +113,7 @@ def open_sink(run: Run, run_dir: Path) -> Sink:
             "device": world.device.type,
             "global_batch": plan.global_batch,
             "accumulation": plan.accumulation,
+            "micro_batch": plan.micro_batch,
             "peak_lr": plan.peak_lr,
             "updates": plan.total_updates,
             "run_dir": str(run_dir),
@@ -120,7 +125,8 @@ def open_sink(run: Run, run_dir: Path) -> Sink:
 def measured(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, Any]:
     """Train and sum up."""
     first, began = run.progress.position.samples, time.monotonic()
-    metrics = train(run, run_dir, sink, stop)
+    with noting_memory(run, run_dir):
+        metrics = train(run, run_dir, sink, stop)
     seconds = time.monotonic() - began
     trained = run.progress.position.samples - first
     return {

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 UNITS = ("epochs", "samples", "updates")
@@ -23,6 +33,19 @@ class Expected:
 
 
 Positive = Annotated[int, Field(gt=0, le=10**9)]
+
+
+def _or_auto(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One mistake in place of one for each member of the union."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise PydanticCustomError("auto_or_count", "neither a count nor auto") from None
+
+
+AutoOrCount = Annotated[
+    Positive | Literal["auto"], WrapValidator(_or_auto), Expected("auto or a whole number from 1 to 1000000000")
+]
 # Up to here floats, in which schedules compute, still hold every whole number.
 Total = Annotated[int, Field(gt=0, le=10**15)]
 Epochs = Annotated[float, Field(gt=0.0, le=10**9)]

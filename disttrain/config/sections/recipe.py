@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from disttrain.config.sections.base import UNITS, Epochs, Expected, Length, Positive, Section, Total, exactly_one
+from disttrain.config.sections.base import (
+    UNITS,
+    AutoOrCount,
+    Epochs,
+    Expected,
+    Length,
+    Positive,
+    Section,
+    Total,
+    exactly_one,
+)
 from disttrain.config.sections.methods import Average, BatchNorm, Communication, Every, Gradient, Growth, Loss
 from disttrain.config.sections.models import Model
 from disttrain.config.sections.optimizers import Optimizer
@@ -25,8 +35,10 @@ class Batch(Section):
         None, validate_default=True, description="Weak scaling instead: per rank and micro-batch.", examples=[64]
     )
     accumulation: Positive = Field(1, description="Micro-batches per update; with per_rank only.")
-    per_rank_max: Positive | None = Field(
-        None, description="Most samples that fit through the model at once on a rank.", examples=[128]
+    per_rank_max: AutoOrCount | None = Field(
+        None,
+        description="Most samples that fit through the model at once on a rank; auto: found when the run starts; null: no limit.",
+        examples=["auto"],
     )
     last: Literal["keep", "drop"] = Field("keep", description="The short last batch of an epoch.")
     growth: Growth | None = Field(None, description="A batch that grows during the run, beginning with global.")
@@ -49,7 +61,7 @@ class Batch(Section):
 
     @field_validator("per_rank_max")
     @classmethod
-    def _per_rank_max(cls, per_rank_max: int | None, info: ValidationInfo) -> int | None:
+    def _per_rank_max(cls, per_rank_max: int | str | None, info: ValidationInfo) -> int | str | None:
         if info.data.get("per_rank") is not None and per_rank_max is not None:
             raise ValueError("goes with global; with per_rank, the micro-batch is per_rank itself")
         return per_rank_max

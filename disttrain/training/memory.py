@@ -1,0 +1,119 @@
+"""How many samples fit through the model at once: what a run has learned of it, and how it is found by training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from disttrain.checkpoint import capture_rng, restore_rng
+from disttrain.config import Recipe
+from disttrain.engine.agreement import everyone, on_main
+from disttrain.engine.base import Engine
+from disttrain.engine.local import LocalEngine
+from disttrain.engine.memory import device_name, out_of_memory_as, ran_out, release, set_aside
+from disttrain.engine.world import World
+from disttrain.errors import DisttrainError, OutOfMemoryError
+from disttrain.inference.prepared import construct
+from disttrain.plan.plan import resolve_plan, shares
+from disttrain.plan.smaller import halved, on_one_rank
+from disttrain.rundir.memory import Fit, Limit, forget_fits, note_shortage, read_fits, stated
+from disttrain.rundir.rundir import METRICS, Place
+from disttrain.tasks.make import load_sets
+from disttrain.training.build import build_run, make_loader
+from disttrain.training.loop import applied_update
+from disttrain.training.state import Run
+
+
+def known_limit(place: Place, engine: Engine) -> Limit:
+    """What earlier starts of the run have found on such devices and, for ``per_rank_max: auto``, what is found now; the same
+    on all ranks.
+
+    Findings count as long as the recipe states the same. Every rank reads its own view of the run directory, because a rank
+    that runs out of memory may write to no other.
+
+    Raises:
+        DisttrainError: on all ranks: see :func:`largest_fit`.
+    """
+    world, here = engine.world, (stated(place.recipe), device_name(engine.world.device))
+    if not on_main(engine, lambda: (place.path / METRICS).exists()):  # a new run, where another may have been
+        everyone(engine, lambda: forget_fits(place.path))
+    mine = everyone(engine, lambda: [fit for fit in read_fits(place.path) if (fit.stated, fit.device) == here])
+    known = {fit for part in engine.all_gather_object(mine) for fit in part}
+    failed = {fit for fit in known if fit.too_large}
+    if place.recipe.batch.per_rank_max != "auto":
+        return Limit.of(failed)
+    found = {fit for fit in known - failed if fit.ranks == world.size}
+    if not found:
+        most = everyone(engine, lambda: largest_fit(place.recipe, world, Limit.of(failed).most))
+        found = {Fit(*here, world.size, min(engine.all_gather_object(most)))}
+    return Limit.of(failed | found)
+
+
+def largest_fit(recipe: Recipe, world: World, most: int | None = None) -> int:
+    """The most samples at once with which this rank's device can train, found by training.
+
+    A run of this rank alone, with all that the recipe asks for, makes two updates on the largest share that the rank will have
+    of a global batch; where that does not fit, on pieces of half the size, and so on. The second update finds what the first
+    has allocated, the optimizer's state for one. Memory is set aside for what other ranks bring, a copy of the gradients.
+    Then all of it is thrown away and the random states are put back.
+
+    Args:
+        most: not to begin above.
+
+    Raises:
+        OutOfMemoryError: nothing fits.
+        InputError: as :func:`build_run`.
+    """
+    random, alone = capture_rng(world.device), LocalEngine(World(0, 1, 0, 1, 0, world.device))
+    try:
+        ready = construct(recipe, alone)
+        sizes = load_sets(recipe, ready.task)
+        counts, facts = (sizes.train, sizes.test), ready.facts
+        del ready
+        whole = resolve_plan(recipe, *counts, world.size, facts, validation_samples=sizes.validation)
+        share = shares(min(whole.largest_batch, whole.epoch.samples), world.size, whole.ghost_size)[1]
+        recipe = on_one_rank(recipe, share)
+        plan = resolve_plan(recipe, *counts, 1, facts, validation_samples=sizes.validation, most=most)
+        while not _fits(recipe, alone, plan.micro_batch, several=world.size > 1):
+            release(world.device)
+            plan = halved(recipe, plan, facts)
+        return plan.micro_batch
+    except DisttrainError as error:
+        error.everywhere = False  # but in this rank's own world of one
+        raise
+    finally:
+        restore_rng(random, world.device)
+        release(world.device)
+
+
+def _fits(recipe: Recipe, alone: Engine, most: int, *, several: bool) -> bool:
+    """Whether two updates go through with so many samples at once."""
+    try:
+        run = build_run(recipe, alone, most)
+        with (
+            set_aside(run.engine.world.device, run.params if several else []),
+            closing(iter(make_loader(run))) as stream,
+        ):
+            batch = next(stream)
+            for _ in range(2):
+                applied_update(run, batch, 0.0).loss().item()  # waits for the device
+    except Exception as error:
+        if ran_out(error) or isinstance(error, OutOfMemoryError):
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def noting_memory(run: Run, run_dir: Path) -> Iterator[None]:
+    """Around training: a rank that runs out of memory notes it in its view of the run directory, for the next start.
+
+    Raises:
+        OutOfMemoryError: it did; the message says what the next start does.
+    """
+    at = run.engine.world
+    with out_of_memory_as(
+        lambda: note_shortage(run_dir, run.recipe, run.plan, run.facts, at, run.progress.position.updates + 1)
+    ):
+        yield
