@@ -88,20 +88,18 @@ def resolve_plan(
     """
     global_batch, micro_max = _batch(recipe, world_size, most)
     _check_sizes(global_batch, train_samples, world_size)
-    ghost = model.ghost_size
-    _check_ghosts(ghost, global_batch, micro_max, world_size)
-    smallest, largest = shares(global_batch, world_size, ghost)
-    pieces, fits = _pieces(largest, ghost, micro_max, growing=recipe.batch.growth is not None)
+    _check_ghosts(model.ghost_size, global_batch, micro_max, world_size)
+    smallest, largest = shares(global_batch, world_size, model.ghost_size)
+    pieces, fits = _pieces(largest, model.ghost_size, micro_max, growing=recipe.batch.growth is not None)
     epoch = _epoch(recipe, global_batch, train_samples)
     peak = peak_lr(recipe, global_batch)
     warmup = warmup_samples(recipe, epoch)
-    total = epoch.in_samples(recipe)
-    decay = decay_schedule(recipe, peak, warmup, total, epoch)
+    decay = decay_schedule(recipe, peak, warmup, epoch.in_samples(recipe), epoch)
     growth = recipe.batch.growth
     if growth is not None and growth.kind == "instead_of_decay":
         batch_at, decay = instead_of_decay(recipe, global_batch, warmup, decay, growth.max)
         epoch = replace(epoch, batch_at=batch_at)
-        total = epoch.in_samples(recipe)
+    total = epoch.in_samples(recipe)
     largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
     _check_sync(model, smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
     check_whole_batch(recipe, model, largest_batch, micro_max or fits, world_size)
@@ -110,7 +108,7 @@ def resolve_plan(
         global_batch=global_batch,
         batch_at=epoch.batch_at or (lambda samples: global_batch),
         largest_batch=largest_batch,
-        ghost_size=ghost,
+        ghost_size=model.ghost_size,
         share=(smallest, largest),
         micro_batch=fits,
         accumulation=pieces,

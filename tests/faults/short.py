@@ -50,7 +50,7 @@ class Short(Digits):
         return super().evaluate(model, tensors)
 
     def _check(self, samples: int, most: int) -> None:
-        if samples <= most or RANK != self.rank:
+        if samples <= most or self.rank != RANK:
             return
         if self.how == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has too little.")
