@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from disttrain.engine.select import init as init
     from disttrain.engine.stop import stop_requests as stop_requests
     from disttrain.engine.world import World as World
+    from disttrain.tasks.base import Task as Task
+    from disttrain.tasks.supervised import Supervised as Supervised
 
 _LAZY = {
     "init": "disttrain.engine.select:init",
@@ -34,6 +36,8 @@ _LAZY = {
     "World": "disttrain.engine.world:World",
     "GlobalBatch": "disttrain.engine.gather:GlobalBatch",
     "stop_requests": "disttrain.engine.stop:stop_requests",
+    "Task": "disttrain.tasks.base:Task",
+    "Supervised": "disttrain.tasks.supervised:Supervised",
     "data": "disttrain.data",
     "errors": "disttrain.errors",
     "optim": "disttrain.optim",
@@ -43,6 +47,8 @@ _LAZY = {
 __all__ = [
     "Engine",
     "GlobalBatch",
+    "Supervised",
+    "Task",
     "World",
     "__version__",
     "data",

@@ -1,0 +1,53 @@
+"""A task made of functions."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from disttrain.data import ArrayDataset
+from disttrain.errors import InputError
+from disttrain.tasks.supervised import Supervised
+
+LOSS = partial(F.cross_entropy, reduction="none")
+DATA = ArrayDataset(torch.randn(8, 4), torch.arange(8) % 3)
+
+
+def right(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.argmax(1) == targets
+
+
+def test_pairs_and_dicts_give_the_same() -> None:
+    task = Supervised(DATA, DATA, LOSS, {"accuracy": right})
+    model = nn.Linear(4, 3)
+    x, y = DATA.tensors
+    expected = F.cross_entropy(model(x), y, reduction="none")
+    torch.testing.assert_close(task.losses(model, (x, y)), expected)
+    found = task.metrics(model, (x, y))
+    torch.testing.assert_close(found["loss"], expected)
+    assert torch.equal(found["accuracy"], model(x).argmax(1) == y)
+
+    def hugging_face(**inputs: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=model(inputs["pixel_values"]))
+
+    torch.testing.assert_close(task.losses(hugging_face, {"pixel_values": x, "labels": y}), expected)  # type: ignore[arg-type]
+
+
+def test_the_first_metric_decides() -> None:
+    assert Supervised(DATA, DATA, LOSS).metric == "loss"
+    task = Supervised(DATA, DATA, LOSS, {"error": right}, lower_is_better=True)
+    assert (task.metric, task.metric_names) == ("error", ("loss", "error"))
+    assert not task.higher_is_better("error")
+    assert not task.higher_is_better("loss")
+    assert Supervised(DATA, DATA, LOSS, {"accuracy": right}).higher_is_better("accuracy")
+
+
+def test_other_samples_are_refused_with_their_keys() -> None:
+    task = Supervised(DATA, DATA, LOSS)
+    with pytest.raises(InputError, match=r"a dict of x, y; expected a pair .* the key 'labels'"):
+        task.losses(nn.Identity(), {"x": torch.zeros(2), "y": torch.zeros(2)})
