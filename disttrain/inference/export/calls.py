@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.errors import InputError
 from disttrain.inference.prepared import Prepared
+from disttrain.tasks.make import collate_of
 
 _BATCHES = 3
 """Recorded for each number of samples: enough to see lengths that differ from batch to batch."""
@@ -73,7 +74,14 @@ def record(run: Prepared) -> list[Call]:
     handle = run.model.register_forward_pre_hook(note, with_kwargs=True)
     try:
         for samples in (most, most - 1 if most < 5 else 3):
-            stream = evaluation_batches(dataset, rank=0, size=1, batch=samples, device=run.engine.world.device)
+            stream = evaluation_batches(
+                dataset,
+                rank=0,
+                size=1,
+                batch=samples,
+                device=run.engine.world.device,
+                collate=collate_of(run.task),
+            )
             with torch.no_grad():
                 for micro in islice(stream, _BATCHES):
                     if len(micro.ids) == samples:
