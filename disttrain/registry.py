@@ -9,10 +9,13 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from sysconfig import get_paths
 from types import ModuleType
 from typing import Any
 
 from disttrain.errors import InputError
+
+_LIBRARIES = tuple(get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
@@ -45,7 +48,8 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
     found: Any = _module(spec, module_name)
     for place, part in enumerate(parts):
         if not hasattr(found, part):
-            raise InputError(f"{spec!r}: {module_name} has no {attribute!r}{_hint(part, dir(found))}")
+            hint = _hint(part, dir(found)) or _defined(found)
+            raise InputError(f"{spec!r}: {module_name} has no {attribute!r}{hint}")
         found = getattr(found, part)
         if isinstance(found, ModuleType) and found.__name__.partition(".")[0] != module_name.partition(".")[0]:
             there = f"{found.__name__}:{'.'.join(parts[place + 1 :]) or 'Object'}"
@@ -75,7 +79,8 @@ def _module(spec: str, name: str) -> ModuleType:
 
 
 def _failed(spec: str, name: str, error: Exception) -> InputError:
-    frames = traceback.extract_tb(error.__traceback__)
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in every if not frame.filename.startswith(("<", *_LIBRARIES))] or every
     # A syntax error names its own place; the innermost frame is then importlib's.
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if not isinstance(error, SyntaxError) else ""
     return InputError(f"{spec!r}: module {name!r} cannot be imported: {type(error).__name__}: {error}{place}")
@@ -89,5 +94,13 @@ def _neighbours(module: str) -> list[str]:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
+    close = difflib.get_close_matches(name, list(known), 1, 0.7)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _defined(owner: Any) -> str:
+    """What a module has of its own, one of which may be meant."""
+    if not isinstance(owner, ModuleType):
+        return ""
+    own = [name for name, value in vars(owner).items() if getattr(value, "__module__", "") == owner.__name__]
+    return f"; it defines {', '.join(own[:10])}" if own else ""

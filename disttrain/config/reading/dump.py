@@ -11,6 +11,7 @@ import yaml
 from disttrain.config.reading.problems import printable
 from disttrain.config.reading.strict_yaml import scalar
 from disttrain.config.sections.recipe import Recipe
+from disttrain.version import __version__
 
 # What says how a run is executed, observed, or how long it goes on, and may change when it is resumed.
 EXECUTION_KEYS = (
@@ -19,9 +20,15 @@ EXECUTION_KEYS = (
 )
 
 
+WRITTEN_BY = "# disttrain "
+"""How the first line of a stored recipe begins, before the version."""
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out; :func:`load_recipe` gives the same recipe back."""
-    return yaml.dump(recipe.model_dump(by_alias=True, mode="json"), Dumper=_Dumper, sort_keys=False, width=100)
+    return f"{WRITTEN_BY}{__version__}\n" + yaml.dump(
+        recipe.model_dump(by_alias=True, mode="json"), Dumper=_Dumper, sort_keys=False, width=100
+    )
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from disttrain.config.reading import overrides as override
+from disttrain.config.reading.dump import WRITTEN_BY
 from disttrain.config.reading.explain import explain
-from disttrain.config.reading.problems import Problem, RecipeError
+from disttrain.config.reading.problems import Problem, RecipeError, printable
 from disttrain.config.reading.source import read_text
 from disttrain.config.reading.strict_yaml import parse
 from disttrain.config.sections.recipe import Recipe
+from disttrain.version import __version__
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -29,7 +31,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """
     name = "the default recipe" if path is None else str(path)
     default = resources.files("disttrain.config").joinpath("default.yaml")
-    document = parse(default.read_text(encoding="utf-8") if path is None else read_text(path), name)
+    text = default.read_text(encoding="utf-8") if path is None else read_text(path)
+    document = parse(text, name)
     if document.data is None and not document.problems:
         raise RecipeError([Problem(name, "", "is empty; a recipe needs at least task, batch, optimizer and a length")])
     if not isinstance(document.data, dict):
@@ -42,7 +45,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:
-        raise RecipeError([*document.problems, *explain(error, document, origins, name)]) from None
+        found = [*document.problems, *explain(error, document, origins, name), *_other_version(text, name)]
+        raise RecipeError(found) from None
     if document.problems:
         raise RecipeError(document.problems)
     return recipe
@@ -51,6 +55,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
 def recipe_schema() -> dict[str, Any]:
     """JSON Schema of a recipe."""
     return Recipe.model_json_schema(by_alias=True)
+
+
+def _other_version(text: str, name: str) -> list[Problem]:
+    """What may be behind mistakes in a recipe that a run of another version has stored (see :func:`dump_recipe`)."""
+    wrote = text.partition("\n")[0].removeprefix(WRITTEN_BY)
+    if not text.startswith(WRITTEN_BY) or wrote == __version__:
+        return []
+    other = f"was written by disttrain {printable(wrote)[:40]}, and this is {__version__}, which has other keys"
+    return [Problem(name, "", f"{other}: go on with the version that wrote it, or change the keys above")]
 
 
 def _stem(path: Path) -> str:
