@@ -40,7 +40,7 @@ MISTAKES = {
     ),
     "a task whose module is missing": (
         ["task.name=tests.cli.newcomer_task:MeanLoss"],
-        "there is no module 'tests.cli.newcomer_task', neither installed nor in the current directory; did you mean newcomer_tasks?",
+        "neither installed nor in the current directory; did you mean newcomer_tasks?",
     ),
     "a task that its module lacks": ([f"{OWN}:MeanLos"], "has no 'MeanLos'; did you mean MeanLoss?"),
     "a task by another name": (
@@ -49,7 +49,7 @@ MISTAKES = {
     ),
     "a task whose module fails": (
         ["task.name=tests.cli.newcomer_failing:Task"],
-        f"cannot be imported: FileNotFoundError: /nonexistent/classes.txt not found. ({ROOT}/tests/cli/newcomer_failing.py, line 5)",
+        f"FileNotFoundError: /nonexistent/classes.txt not found. ({ROOT}/tests/cli/newcomer_failing.py, line 5)",
     ),
     "memory for less than one sample": (
         ["task.name=tests.faults.short:Short", "task.most=0", "batch.global=1"],
