@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from disttrain.config import Recipe
+from disttrain.config.sections.speed import LossScaling
+from disttrain.errors import InputError
+
+TORCHS = LossScaling()
+"""GradScaler's own settings."""
 
 
 class Precision:
@@ -17,19 +25,27 @@ class Precision:
         name: as in the recipe.
         parameter_dtype: dtype of parameters, gradients and optimizer state.
         loss_scale: what :meth:`scale` multiplies with; reading fp16's waits for the device.
+        max_overflows: consecutive overflows of one batch before giving up: by then the loss scale has shrunk by 2^40.
+
+    Args:
+        scaling: fp16's; others have none.
     """
 
     name = "fp32"
     parameter_dtype = torch.float32
     loss_scale: float = 1.0
+    max_overflows = 40
     _tensor_cores = False
     _autocast: torch.dtype | None = None
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, scaling: LossScaling = TORCHS) -> None:
         self.device = device
 
-    def activate(self) -> None:
-        """Set the process-wide matmul switches. torch lets cuDNN use TF32 unless told otherwise: fp32 means fp32."""
+    def activate(self, *, reduced_reductions: bool = False) -> None:
+        """Set the process-wide matmul switches. torch lets cuDNN use TF32 unless told otherwise: fp32 means fp32; and sums of
+        products of 16 bits are kept in 16 bits unless told otherwise, which ``reduced_reductions`` allows."""
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = reduced_reductions
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = reduced_reductions
         torch.set_float32_matmul_precision("high" if self._tensor_cores else "highest")
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = self._tensor_cores
@@ -91,9 +107,11 @@ class FP16(Precision):
     _tensor_cores = True
     _autocast = torch.float16
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, scaling: LossScaling = TORCHS) -> None:
         super().__init__(device)
-        self.scaler = torch.amp.GradScaler(device.type)
+        self.max_overflows = math.ceil(Precision.max_overflows * math.log(0.5) / math.log(scaling.backoff_factor))
+        self._settings = scaling.model_dump(exclude={"initial"})
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=scaling.initial, **self._settings)
 
     def scale(self, losses: Tensor) -> Tensor:
         scaled: Tensor = self.scaler.scale(losses)
@@ -121,7 +139,40 @@ class FP16(Precision):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.scaler.load_state_dict(dict(state))
+        # The scale is the checkpoint's; how it moves on is the recipe's word.
+        self.scaler.load_state_dict({**state, **self._settings})
 
 
 PRECISIONS: Mapping[str, type[Precision]] = {p.name: p for p in (Precision, FP64, TF32, BF16, FP16)}
+
+
+def make_precision(recipe: Recipe, device: torch.device) -> Precision:
+    """The recipe's precision on ``device``, with the process set to it."""
+    precision = PRECISIONS[recipe.precision](device, recipe.loss_scaling or TORCHS)
+    precision.activate(reduced_reductions=recipe.reduced_precision_reductions)
+    return precision
+
+
+def missing(name: str, device: torch.device) -> str:
+    """What ``device`` lacks for training in a precision, in words; empty: nothing. The CPU has bf16 and fp16, if slowly."""
+    if name == "tf32" and device.type != "cuda":
+        return "TF32 is a format of GPUs, and this is the CPU: use precision: fp32, which computes the same here"
+    if name not in ("tf32", "bf16") or device.type != "cuda":
+        return ""
+    capability = torch.cuda.get_device_capability(device)
+    with torch.cuda.device(device):
+        able = torch.cuda.is_bf16_supported(including_emulation=False) if name == "bf16" else capability >= (8, 0)
+    if able:
+        return ""
+    found = f"{torch.cuda.get_device_name(device)} has compute capability {'.'.join(map(str, capability))}"
+    return f"{found}, and {name} needs 8.0: use precision: fp32{' or fp16' if name == 'bf16' else ''}"
+
+
+def require_device(name: str, device: torch.device) -> None:
+    """Refuse to train in a precision that ``device`` does not have.
+
+    Raises:
+        InputError: it has not; the message says what to use.
+    """
+    if lacks := missing(name, device):
+        raise InputError(f"precision {name}: {lacks}")

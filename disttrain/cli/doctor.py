@@ -50,6 +50,7 @@ def _torch() -> Iterator[Finding]:
             "no usable GPU: check the driver and CUDA_VISIBLE_DEVICES" if built else "this torch is built for CPU only"
         )
         yield "CUDA devices", "none", hint
+    yield from _formats()
     yield (
         "Gloo",
         "yes" if dist.is_gloo_available() else "no",
@@ -65,6 +66,25 @@ def _torch() -> Iterator[Finding]:
         str(os.cpu_count()),
         "" if "OMP_NUM_THREADS" in os.environ else "set OMP_NUM_THREADS for several ranks",
     )
+
+
+def _formats() -> Iterator[Finding]:
+    """What the device computes in, and whether a model can be compiled for it."""
+    import torch
+
+    from disttrain.precision import missing
+
+    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] or [torch.device("cpu")]
+    for name in ("bf16", "tf32"):
+        lacks = next(filter(None, (missing(name, device) for device in devices)), "")
+        yield f"precision {name}", "no" if lacks else "yes", lacks
+    if devices[0].type == "cuda":
+        tool, hint = "triton", "torch.compile needs it: pip install triton"
+        present = importlib.util.find_spec("triton") is not None
+    else:
+        tool, hint = "a C++ compiler", "torch.compile needs one: apt-get install g++"
+        present = any(_tool(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
+    yield "torch.compile", "yes" if present else f"no: {tool} is absent", "" if present else hint
 
 
 def _launchers() -> Iterator[Finding]:

@@ -106,5 +106,13 @@ def chunks(tensors: Iterable[_T], cap_bytes: int) -> list[list[_T]]:
 
 def _bucket(index: int, params: list[nn.Parameter]) -> Bucket:
     flat = torch.zeros(sum(p.numel() for p in params), dtype=params[0].dtype, device=params[0].device)
-    views = [v.view_as(p) for v, p in zip(torch.split(flat, [p.numel() for p in params]), params, strict=True)]
+    views = [_view(v, p) for v, p in zip(torch.split(flat, [p.numel() for p in params]), params, strict=True)]
     return Bucket(index, params, flat, views)
+
+
+def _view(part: Tensor, param: nn.Parameter) -> Tensor:
+    """``part`` in the shape of ``param``, and in its order in memory if that is channels last."""
+    if param.is_contiguous() or not param.is_contiguous(memory_format=torch.channels_last):
+        return part.view_as(param)
+    out, channels, height, width = param.shape
+    return part.view(out, height, width, channels).permute(0, 3, 1, 2)

@@ -92,6 +92,10 @@ class DDPEngine(Engine):
                 leave.enter_context(model.no_sync())
             yield
 
+    def alone(self) -> AbstractContextManager[object]:
+        # Inside of DDP's forward torch.compile cuts the graph at DDP's buckets; without a forward of DDP's, its hooks do nothing.
+        return nullcontext() if self._model is None else self._model._inside_ddp_forward()
+
     def reduce_gradients(self) -> None:
         return  # DDP's last backward has waited for its buckets
 

@@ -12,7 +12,7 @@ from disttrain.engine.agreement import everyone
 from disttrain.engine.base import Engine
 from disttrain.methods.model import make_model
 from disttrain.nn import ModelFacts
-from disttrain.precision import PRECISIONS, Precision
+from disttrain.precision import Precision, make_precision
 from disttrain.tasks.base import Task
 from disttrain.tasks.make import make_task
 
@@ -48,8 +48,7 @@ def build_model(recipe: Recipe, engine: Engine) -> Prepared:
 def construct(recipe: Recipe, engine: Engine) -> Prepared:
     """Task and model as each rank makes them by itself."""
     task = everyone(engine, lambda: make_task(recipe))
-    precision = PRECISIONS[recipe.precision](engine.world.device)
-    precision.activate()
+    precision = make_precision(recipe, engine.world.device)
     torch.manual_seed(recipe.seed)
     model, found = everyone(engine, lambda: make_model(recipe, task, task.model_hints(), engine.all_reduce))
     return Prepared(recipe, engine, task, precision, model.to(precision.parameter_dtype), found)

@@ -11,6 +11,7 @@ import torch
 from disttrain.config import Recipe
 from disttrain.errors import DataError, InputError
 from disttrain.methods.batch_norm import apply_batch_norm
+from disttrain.methods.execution import check_execution
 from disttrain.models.build import build_model, is_ours
 from disttrain.nn import ModelFacts, model_facts
 from disttrain.tasks.base import Task
@@ -33,6 +34,7 @@ def make_model(
         arguments = recipe.model.model_dump(exclude_none=is_ours(recipe.model.name))
         name = arguments.pop("name")
     model = apply_batch_norm(recipe, build_model(name, arguments, hints), all_reduce)
+    check_execution(recipe, model)
     try:
         return model, model_facts(model)._replace(over_global_batch=task.over_global_batch)
     except ValueError as error:
@@ -56,8 +58,8 @@ def facts_of(recipe: Recipe, task: Task) -> ModelFacts:
 def has_static_graph(recipe: Recipe, task: Task) -> bool:
     """Whether every step uses the same parameters in the same way: promised by the task, and known of our own models.
 
-    GradNorm's own passes through the graph are not those that DDP learns the graph from.
+    GradNorm's own passes through the graph, and those that compile a model, are not those that DDP learns the graph from.
     """
     ours = is_ours(task.default_model[0] if recipe.model is None else recipe.model.name)
     gradnorm = recipe.loss.balance is not None and recipe.loss.balance.kind == "gradnorm"
-    return task.static_graph and ours and not gradnorm
+    return task.static_graph and ours and not gradnorm and recipe.compile is None

@@ -5,6 +5,7 @@ from disttrain.nn.facts import ModelFacts, model_facts
 from disttrain.nn.ghost_norm import GhostBatchNorm, GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d, ghost_count
 from disttrain.nn.glu import GEGLU, GatedFeedForward, ReGLU, SwiGLU
 from disttrain.nn.initialisers import INITIALISERS, initialise, zero_last_gamma
+from disttrain.nn.recompute import recompute, recomputed_modules
 from disttrain.nn.statistics import (
     defer_statistics,
     divide_statistics,
@@ -37,5 +38,7 @@ __all__ = [
     "ghost_layers",
     "initialise",
     "model_facts",
+    "recompute",
+    "recomputed_modules",
     "zero_last_gamma",
 ]

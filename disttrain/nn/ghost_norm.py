@@ -153,18 +153,26 @@ class GhostStatistics:
     Attributes:
         values: (2, channels): of means and of unbiased variances. By rule ``mean``, the sum over the ghosts times their sizes;
             by rule ``sequential``, what running statistics of zero become.
-        weight: () float64: what ``values`` would be if every statistic were one.
-        ghosts: () float64: how many.
+        counts: (2,) float64, of which ``weight`` and ``ghosts`` are views: what ``values`` would be if every statistic were one,
+            and how many ghosts. Not two tensors without dimensions: under torch.compile such float64 tensors on the CPU count as
+            Python's numbers, and what is added to them is lost (torch 2.13).
     """
 
-    def __init__(self, values: Tensor, weight: Tensor, ghosts: Tensor) -> None:
-        self.values, self.weight, self.ghosts = values, weight, ghosts
+    def __init__(self, values: Tensor, counts: Tensor) -> None:
+        self.values, self.counts = values, counts
+
+    @property
+    def weight(self) -> Tensor:
+        return self.counts[0]
+
+    @property
+    def ghosts(self) -> Tensor:
+        return self.counts[1]
 
     @staticmethod
     def none(like: Tensor, channels: int) -> GhostStatistics:
         """Of no ghost."""
-        weight, ghosts = (like.new_zeros((), dtype=torch.float64) for _ in range(2))
-        return GhostStatistics(like.new_zeros(2, channels), weight, ghosts)
+        return GhostStatistics(like.new_zeros(2, channels), like.new_zeros(2, dtype=torch.float64))
 
     def add(self, found: Tensor, size: int, rule: StatsUpdate, momentum: float) -> None:
         """Add the statistics (2, ghosts, channels) of further ghosts of ``size`` samples each."""

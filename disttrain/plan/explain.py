@@ -138,11 +138,31 @@ def _gradient(recipe: Recipe) -> Iterator[Line]:
             yield "gradient noise", f"variance {noise.eta:g} / (1 + update)^{noise.gamma:g}", "the same on all ranks"
 
 
+def _execution(recipe: Recipe) -> Iterator[Line]:
+    """What of it is not as without a word in the recipe."""
+    if (scaling := recipe.loss_scaling) is not None:
+        grows = f"x {scaling.growth_factor:g} after {scaling.growth_interval:,} updates"
+        yield "loss scale", f"{scaling.initial:g}", f"{grows}, x {scaling.backoff_factor:g} at an overflow"
+    if recipe.reduced_precision_reductions:
+        yield "sums of products", "in 16 bits", "reduced_precision_reductions, on CUDA in fp16 and bf16"
+    if (settings := recipe.compile) is not None:
+        yield "compiled", f"{settings.backend}, {settings.mode}", "before the first update, on each rank by itself"
+    if recipe.memory_format != "contiguous":
+        yield (
+            "memory format",
+            recipe.memory_format,
+            "of tensors of 4 dimensions; no number depends on it but for rounding",
+        )
+    if recipe.activation_checkpointing:
+        yield "computed again", ", ".join(recipe.activation_checkpointing), "activations are not kept for backward"
+
+
 def _rest(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
     depends = "; ".join(plan.rank_dependent)
     why = depends or "but for rounding: nothing here knows the ranks"
     yield "result depends on ranks", "yes" if depends else "no", why
     yield "precision", recipe.precision, "parameters and optimizer state stay in float32, or float64 with fp64"
+    yield from _execution(recipe)
     yield from _gradient(recipe)
     if plan.evaluate_every is None:
         yield "evaluation", "never", "evaluate: null"

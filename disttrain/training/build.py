@@ -20,10 +20,12 @@ from disttrain.engine.exchange import Exchange
 from disttrain.inference.prepared import construct
 from disttrain.inference.weights import start_from
 from disttrain.methods.base import Context
+from disttrain.methods.execution import prepare_execution
 from disttrain.methods.make import make_methods
 from disttrain.methods.model import has_static_graph
 from disttrain.methods.optimizers import make_optimizer
 from disttrain.plan.plan import resolve_plan
+from disttrain.precision import require_device
 from disttrain.tasks.make import collate_of, fraction_held_out, load_sets
 from disttrain.training.facts import facts
 from disttrain.training.state import Run
@@ -38,6 +40,7 @@ def build_run(recipe: Recipe, engine: Engine, most: int | None = None) -> Run:
     Raises:
         InputError, RankError: on all ranks: something is wrong on some of them, or they differ.
     """
+    everyone(engine, lambda: require_device(recipe.precision, engine.world.device))
     ready = construct(recipe, engine)
     task, model, found = ready.task, ready.model, ready.facts
     sizes = everyone(engine, lambda: load_sets(recipe, task))
@@ -50,6 +53,7 @@ def build_run(recipe: Recipe, engine: Engine, most: int | None = None) -> Run:
     require_agreement(engine, facts(recipe, task))
     if recipe.start_from is not None:
         on_main(engine, lambda: start_from(model, Path(recipe.start_from or "")))
+    everyone(engine, lambda: prepare_execution(recipe, model))
     wrapped = engine.prepare(
         model.train(),
         static_graph=has_static_graph(recipe, task),

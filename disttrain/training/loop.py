@@ -12,18 +12,17 @@ from disttrain.data.batch import Batch
 from disttrain.engine.stop import StopRequest, StopVote
 from disttrain.errors import DivergedError, StopRequested
 from disttrain.inference.evaluate import Split, by_name, deciding, deciding_metric, evaluate, regular
+from disttrain.methods.execution import compiling
 from disttrain.plan.rate import learning_rate
 from disttrain.telemetry import Sink
 from disttrain.training.build import make_loader
 from disttrain.training.journal import Journal, where
 from disttrain.training.persist import save
-from disttrain.training.rehearse import rehearse
+from disttrain.training.rehearse import rehearse, warm_start
 from disttrain.training.state import Run
 from disttrain.training.step import Update, update
 
 log = logging.getLogger("disttrain")
-MAX_OVERFLOWS = 40
-"""Consecutive fp16 overflows of one batch before giving up: by then the loss scale has shrunk by 2^40."""
 
 
 def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, float]:
@@ -48,7 +47,7 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
     if evaluation_due(run):  # stopped between an update and its evaluation: catch up
         evaluate_and_judge(run, sink)
         keep()
-    with closing(batches(run)) as stream:
+    with compiling(), closing(batches(run)) as stream:
         while not finished(run):
             run.engine.phase = f"in update {progress.position.updates + 1}"
             advance(run, next(stream), journal, sink)
@@ -98,6 +97,7 @@ def batches(run: Run) -> Generator[Batch, None, None]:
     stream = iter(make_loader(run))
     with closing(stream):
         first = next(stream)
+        warm_start(run, first)
         rehearse(run, first)
         gc.collect()
         gc.freeze()
@@ -111,14 +111,14 @@ def batches(run: Run) -> Generator[Batch, None, None]:
 def applied_update(run: Run, batch: Batch, lr: float) -> Update:
     """Update until it is applied: after an fp16 overflow the same batch is tried again with a smaller loss scale, so no
     sample is lost and the schedule does not advance."""
-    for _ in range(MAX_OVERFLOWS):
+    for _ in range(run.precision.max_overflows):
         result = update(run, batch, lr)
         if result.applied:
             return result
         log.info("update %d overflowed in fp16; again with a smaller scale", run.progress.position.updates + 1)
     raise DivergedError(
-        f"update {run.progress.position.updates + 1} overflowed {MAX_OVERFLOWS} times at ever smaller loss scales: the "
-        "gradient is not finite in any precision. Use precision: bf16 or fp32 to find out where"
+        f"update {run.progress.position.updates + 1} overflowed {run.precision.max_overflows} times at ever smaller loss scales: "
+        "the gradient is not finite in any precision. Use precision: bf16 or fp32 to find out where"
     ).on_all_ranks()
 
 

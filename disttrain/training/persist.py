@@ -12,6 +12,7 @@ from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError, RankError, UserCodeError
 from disttrain.inference.evaluate import deciding, deciding_metric
 from disttrain.inference.weights import restore_weights
+from disttrain.methods.execution import lay_out
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Run
 
@@ -78,6 +79,7 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
 
     def load() -> None:
         run.load_state_dict(state)
+        lay_out(run.optimizer)
         check_settings(run.optimizer, groups)
         if ":" not in run.recipe.optimizer.name:
             check_state(run.optimizer)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from disttrain.checkpoint import capture_rng, restore_rng
-from disttrain.data.batch import Batch
+from disttrain.data.batch import Batch, MicroBatch
+from disttrain.data.shares import micro_batches, share
+from disttrain.engine.patience import patiently
+from disttrain.methods.execution import compiling
 from disttrain.training.state import Run
-from disttrain.training.step import accumulate
+from disttrain.training.step import accumulate, check_losses
+
+log = logging.getLogger("disttrain")
 
 
 def rehearse(run: Run, batch: Batch) -> None:
@@ -20,18 +32,80 @@ def rehearse(run: Run, batch: Batch) -> None:
     in another order than the same update of an undisturbed run, and bit-identity would end there.
     """
     micro = batch.micro_batches[-1]
-    share = min(len(micro.ids), batch.share)  # 0 for a borrowed sample
-    last = replace(batch, before=batch.before + batch.share - share, share=share, micro_batches=[micro])
+    mine = min(len(micro.ids), batch.share)  # 0 for a borrowed sample
+    last = replace(batch, before=batch.before + batch.share - mine, share=mine, micro_batches=[micro])
+    with without_trace(run):
+        for _ in range(run.engine.rehearsals):
+            accumulate(run, last)
+            run.engine.reduce_gradients()
+    run.engine.memory.load_state_dict(run.exchange_state)
+    run.exchange_state = {}
+
+
+def warm_start(run: Run, batch: Batch) -> None:
+    """Compile the model, if it is to be compiled, before it first meets the others: for every size of micro-batch that this
+    rank will see and can be known. Ranks take their time, and what fails on one fails on all.
+
+    Raises:
+        InputError: on all ranks: it cannot be compiled.
+    """
+    if run.recipe.compile is None:
+        return
+    phase, run.engine.phase = run.engine.phase, "compiling the model"
+    began, micro = time.monotonic(), batch.micro_batches[0]
+
+    def compile_all() -> None:
+        with compiling(), without_trace(run), run.engine.alone():
+            for count in sizes(run, batch):
+                try_out(run, resized(micro, count))
+
+    patiently(run.engine, compile_all)
+    run.engine.phase = phase
+    log.info("the model was compiled in %.0f s", time.monotonic() - began)
+
+
+def sizes(run: Run, batch: Batch) -> list[int]:
+    """Of this rank's micro-batches, the largest first: those of ``batch``, of full batches and of an epoch's last one. A batch
+    that grows has too many."""
+    plan, world = run.plan, run.engine.world
+    found = {len(micro.ids) for micro in batch}
+    fixed = {plan.global_batch, plan.epoch.samples % plan.global_batch} if plan.epoch.batch_at is None else set()
+    for count in fixed:
+        lo, hi = share(count, world.rank, world.size, plan.ghost_size)
+        cuts = micro_batches(lo, hi, plan.micro_batch, min(plan.ghost_size, max(hi - lo, 1)))
+        found |= {end - begin for begin, end in cuts}
+    if any(len(leaf) != len(batch.micro_batches[0].ids) for leaf in tree_leaves(batch.micro_batches[0].tensors)):
+        return [len(batch.micro_batches[0].ids)]  # collated in a way of its own: cannot be made longer or shorter
+    return sorted(found, reverse=True)
+
+
+def resized(micro: MicroBatch, count: int) -> MicroBatch:
+    """Its samples over and over again, until there are ``count``."""
+    chosen = np.arange(count) % len(micro.ids)
+    tensors = tree_map(lambda t: t[torch.from_numpy(chosen).to(t.device)], micro.tensors)
+    return MicroBatch(tensors, micro.ids[chosen], 1.0)
+
+
+def try_out(run: Run, micro: MicroBatch) -> None:
+    """Forward and backward of the model itself, without an exchange."""
+    inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
+    with run.precision.forward_context():
+        terms = run.task.losses(run.model, inputs)
+    check_losses(run, micro, terms)
+    named: Mapping[str, Tensor] = terms if isinstance(terms, Mapping) else {"": terms}
+    torch.stack([losses.sum() for losses in named.values()]).sum().backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def without_trace(run: Run) -> Iterator[None]:
+    """Afterwards buffers, random states and gradients are as before; statistics collect as in an update, and are dropped."""
     buffers = {name: buffer.clone() for name, buffer in run.model.named_buffers()}
     device = run.engine.world.device
     random = capture_rng(device)
-    for _ in range(run.engine.rehearsals):
-        accumulate(run, last)
-        run.engine.reduce_gradients()
+    run.methods.statistics.begin_update(run.progress.position)
+    yield
     restore_rng(random, device)
     with torch.no_grad():
         for name, buffer in run.model.named_buffers():
             buffer.copy_(buffers[name])
     run.model.zero_grad(set_to_none=True)
-    run.engine.memory.load_state_dict(run.exchange_state)
-    run.exchange_state = {}

@@ -152,6 +152,7 @@ def _run(
             "epochs": None,
             **length(recipe, updates),
             "precision": precision,
+            "loss_scaling": None,
             "evaluate": None,
             "early_stopping": None,
             "log": recipe.log.model_copy(update={"sample_ids": True, "tensorboard": False}),

@@ -22,6 +22,7 @@ from disttrain.config.sections.methods import Average, BatchNorm, Communication,
 from disttrain.config.sections.models import Model
 from disttrain.config.sections.optimizers import Optimizer
 from disttrain.config.sections.schedules import MultiStep, Schedule
+from disttrain.config.sections.speed import Compile, LossScaling
 from disttrain.config.sections.tasks import Task
 
 
@@ -180,10 +181,23 @@ class Recipe(Section):
     precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="Arithmetic of forward and backward; parameters are float32, under fp64 float64."
     )
+    loss_scaling: LossScaling | None = Field(None, description="Of precision: fp16; null: as torch has it.")
+    reduced_precision_reductions: bool = Field(
+        False, description="Let matrix products in fp16 and bf16 add up in 16 bits on CUDA: quicker, and less exact."
+    )
     gradient: Gradient = Field(
         default_factory=Gradient, description="What happens to the mean gradient before the optimizer."
     )
     loss: Loss = Field(default_factory=Loss, description="What is minimised, besides what the task says.")
+    compile: Compile | None = Field(None, description="Compile the model with torch.compile; null: do not.")
+    memory_format: Literal["contiguous", "channels_last"] = Field(
+        "contiguous", description="Of the model's and its inputs' tensors of 4 dimensions, in memory; same numbers."
+    )
+    activation_checkpointing: list[str] = Field(
+        default_factory=list,
+        description="Names, or patterns such as 'blocks.*', of modules that keep no activations and are computed again in "
+        "backward: less memory, more time, same gradients.",
+    )
     batch_norm: BatchNorm | None = Field(None, description="null: as the model has it.")
     average: Average | None = Field(None, description="Of the weights; evaluated in their place.")
     data: Data = Field(default_factory=Data, description="Order, reading and division of the samples.")
@@ -212,6 +226,24 @@ class Recipe(Section):
         if beyond:
             raise ValidationError.from_exception_data("schedule", beyond)
         return schedule
+
+    @field_validator("loss_scaling")
+    @classmethod
+    def _fp16(cls, loss_scaling: LossScaling | None, info: ValidationInfo) -> LossScaling | None:
+        precision = info.data.get("precision", "fp16")
+        if loss_scaling is not None and precision != "fp16":
+            raise ValueError(f"goes with precision: fp16, and precision is {precision}")
+        return loss_scaling
+
+    @field_validator("compile")
+    @classmethod
+    def _one_backward(cls, compile: Compile | None, info: ValidationInfo) -> Compile | None:
+        loss = info.data.get("loss")
+        if compile is not None and loss is not None and loss.balance is not None and loss.balance.kind == "gradnorm":
+            raise ValueError(
+                "loss.balance.kind: gradnorm goes backward several times, and a compiled model can do so once"
+            )
+        return compile
 
     @field_validator("optimizer")
     @classmethod
