@@ -57,8 +57,8 @@ class Engine(ABC):
     def accumulating(self, last: bool) -> AbstractContextManager[object]:
         """Around forward and backward of one micro-batch: gradients travel in the last one only."""
 
-    def alone(self) -> AbstractContextManager[object]:
-        """Forward and backward of the user's own module in here exchange nothing; a compiler sees what it sees in training."""
+    def alone(self, wrapped: nn.Module) -> AbstractContextManager[object]:
+        """Forward and backward of the module in ``wrapped`` exchange nothing here; compilers see what they do in training."""
         return self.accumulating(last=False)
 
     def backward(self, losses: Tensor, scale: float = 1.0, *, items: int | None = None) -> None:

@@ -16,7 +16,7 @@ import inspect
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -92,9 +92,9 @@ class DDPEngine(Engine):
                 leave.enter_context(model.no_sync())
             yield
 
-    def alone(self) -> AbstractContextManager[object]:
+    def alone(self, wrapped: nn.Module) -> AbstractContextManager[object]:
         # Inside of DDP's forward torch.compile cuts the graph at DDP's buckets; without a forward of DDP's, its hooks do nothing.
-        return nullcontext() if self._model is None else self._model._inside_ddp_forward()
+        return wrapped._inside_ddp_forward() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def reduce_gradients(self) -> None:
         return  # DDP's last backward has waited for its buckets

@@ -15,6 +15,7 @@ from disttrain.engine.memory import device_name, out_of_memory_as, ran_out, rele
 from disttrain.engine.world import World
 from disttrain.errors import DisttrainError, OutOfMemoryError
 from disttrain.inference.prepared import construct
+from disttrain.methods.execution import compiling
 from disttrain.plan.plan import resolve_plan, shares
 from disttrain.plan.smaller import halved, on_one_rank
 from disttrain.rundir.memory import Fit, Limit, forget_fits, note_shortage, read_fits, stated
@@ -92,6 +93,7 @@ def _fits(recipe: Recipe, alone: Engine, most: int, *, several: bool) -> bool:
     try:
         run = build_run(recipe, alone, most)
         with (
+            compiling(),
             set_aside(run.engine.world.device, run.params if several else []),
             closing(iter(make_loader(run))) as stream,
         ):

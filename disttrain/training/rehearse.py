@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from disttrain.checkpoint import capture_rng, restore_rng
 from disttrain.data.batch import Batch, MicroBatch
 from disttrain.data.shares import micro_batches, share
+from disttrain.data.tree import map_leaves
 from disttrain.engine.patience import patiently
 from disttrain.methods.execution import compiling
 from disttrain.training.state import Run
@@ -55,7 +55,7 @@ def warm_start(run: Run, batch: Batch) -> None:
     began, micro = time.monotonic(), batch.micro_batches[0]
 
     def compile_all() -> None:
-        with compiling(), without_trace(run), run.engine.alone():
+        with compiling(), without_trace(run), run.engine.alone(run.wrapped):
             for count in sizes(run, batch):
                 try_out(run, resized(micro, count))
 
@@ -74,15 +74,13 @@ def sizes(run: Run, batch: Batch) -> list[int]:
         lo, hi = share(count, world.rank, world.size, plan.ghost_size)
         cuts = micro_batches(lo, hi, plan.micro_batch, min(plan.ghost_size, max(hi - lo, 1)))
         found |= {end - begin for begin, end in cuts}
-    if any(len(leaf) != len(batch.micro_batches[0].ids) for leaf in tree_leaves(batch.micro_batches[0].tensors)):
-        return [len(batch.micro_batches[0].ids)]  # collated in a way of its own: cannot be made longer or shorter
     return sorted(found, reverse=True)
 
 
 def resized(micro: MicroBatch, count: int) -> MicroBatch:
     """Its samples over and over again, until there are ``count``."""
     chosen = np.arange(count) % len(micro.ids)
-    tensors = tree_map(lambda t: t[torch.from_numpy(chosen).to(t.device)], micro.tensors)
+    tensors = map_leaves(lambda t: t[torch.from_numpy(chosen).to(t.device)], micro.tensors)
     return MicroBatch(tensors, micro.ids[chosen], 1.0)
 
 
