@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from disttrain.data.arrays import ArrayDataset
     from disttrain.data.collate import stack
     from disttrain.data.numpy_files import NumpyDataset
+    from disttrain.data.table import Table
 
 __all__ = [
     "ArrayDataset",
@@ -31,6 +32,7 @@ __all__ = [
     "Position",
     "Selection",
     "Sequential",
+    "Table",
     "WithReplacement",
     "held_out",
     "loader",
@@ -38,7 +40,7 @@ __all__ = [
     "stack",
 ]
 
-_WITH_TORCH = {"ArrayDataset": "arrays", "NumpyDataset": "numpy_files", "stack": "collate"}
+_WITH_TORCH = {"ArrayDataset": "arrays", "NumpyDataset": "numpy_files", "Table": "table", "stack": "collate"}
 
 
 def __getattr__(name: str) -> Any:

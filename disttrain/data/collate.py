@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disttrain.data.tree import Tensors, child, joined, map_leaves, named_leaves, names, rebuilt
+from disttrain.data.tree import Tensors, a_kind, child, joined, map_leaves, named_leaves, names, rebuilt
 from disttrain.errors import DataError
 
 Collate = Callable[[list[Any]], Tensors]
@@ -170,8 +170,7 @@ def _kind(value: Any) -> str:
         return f"a {value.dtype} array"
     if isinstance(value, list) and value:
         return f"a list of {type(value[0]).__name__}"
-    name = type(value).__name__
-    return "None" if value is None else f"a{'n' * (name[0] in 'aeiouAEIOU')} {name}"
+    return a_kind(value)
 
 
 def _listed(value: Any, fields: list[Any]) -> str:

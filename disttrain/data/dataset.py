@@ -85,9 +85,23 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     size = len(dataset)
     if size == 0:
         return "0"
-    ids = np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
+    ids = _spread(size)
     found = [dataset.gather(ids, 0)] if isinstance(dataset, InMemory) else samples(dataset, 0, ids, seed=0)
     return digest(found, str(size))
+
+
+def try_batch(dataset: Dataset, collate: Collate) -> None:
+    """Make a batch of 8 samples spread over the set: what is wrong with all of them is then known before training.
+
+    Raises:
+        DataError: as :func:`read`.
+    """
+    if len(dataset) and not isinstance(dataset, InMemory):
+        read(dataset, 0, _spread(len(dataset)), 0, collate)
+
+
+def _spread(size: int) -> Ids:
+    return np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
 
 
 def digest(tree: Any, begin: str = "") -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from copy import copy
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +19,12 @@ from torch.nn.functional import interpolate
 
 from disttrain.data.decode import SUFFIXES, decode
 from disttrain.data.files import check_folder, file_size, is_there, reading
+from disttrain.data.own_transform import OwnTransform
 from disttrain.data.randomness import uniform
 from disttrain.errors import DataError, InputError
 
+_Change = Callable[[Tensor, int, int], Tensor]
+"""From an image (3, height, width) uint8, its id and the epoch to what the model sees."""
 _LAYOUT = "expected root/train/<class>/<images> and the same under root/val or root/test"
 _ATTEMPTS = 10
 _DRAWS = 2 * _ATTEMPTS + 3
@@ -34,6 +40,8 @@ class ImageFolder:
             2015, arXiv:1409.4842) and a flip, both drawn from (seed, epoch, id). False: the shorter side is
             resized to ``round(size / 0.875)`` and the centre is cut out.
         seed: seeds the augmentation.
+        transform: takes the place of these changes (see :class:`disttrain.data.own_transform.OwnTransform`).
+        plain_transform: likewise, for :meth:`plain`.
 
     Raises:
         DataError: the folder cannot be read, has no class, a class has no image, or something else is among
@@ -41,13 +49,26 @@ class ImageFolder:
         InputError: ``size`` is below 1.
     """
 
-    def __init__(self, folder: str | PathLike[str], *, size: int = 224, augment: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        size: int = 224,
+        augment: bool = False,
+        seed: int = 0,
+        transform: Callable[[Any], Any] | None = None,
+        plain_transform: Callable[[Any], Any] | None = None,
+    ) -> None:
         if size < 1:
             raise InputError(f"size is {size}; it must be at least 1")
         self.folder = Path(folder)
         self.size = size
-        self.augment = augment
         self.seed = seed
+        ours = self._random_crop if augment else self._centre_crop
+        self.change: _Change = ours if transform is None else OwnTransform(transform, size, seed)
+        self.plain_change: _Change = (
+            self._centre_crop if plain_transform is None else OwnTransform(plain_transform, size, seed)
+        )
         self.classes = _folders(self.folder)
         self.files: list[str] = []
         labels: list[int] = []
@@ -63,16 +84,7 @@ class ImageFolder:
     def sample(self, id: int, epoch: int) -> tuple[Tensor, int]:
         """Sample ``id`` as it looks in ``epoch``. Raises DataError, naming the file, when it cannot be
         decoded."""
-        image = decode(self.folder / self.files[id])
-        if self.augment:
-            u = uniform(self.seed, epoch, [id], stream="image folder", draws=_DRAWS)[0]
-            top, left, height, width = _random_box(image.shape[1], image.shape[2], u)
-            image = _resized(image[:, top : top + height, left : left + width], self.size, self.size)
-            if u[-1] < 0.5:
-                image = image.flip(-1)
-        else:
-            image = _centre(image, self.size)
-        return image, int(self.labels[id])
+        return self.change(decode(self.folder / self.files[id]), id, epoch), int(self.labels[id])
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.sample(index, 0)
@@ -80,8 +92,17 @@ class ImageFolder:
     def plain(self) -> ImageFolder:
         """The same files, not augmented."""
         plain = copy(self)
-        plain.augment = False
+        plain.change = self.plain_change
         return plain
+
+    def _random_crop(self, image: Tensor, id: int, epoch: int) -> Tensor:
+        u = uniform(self.seed, epoch, [id], stream="image folder", draws=_DRAWS)[0]
+        top, left, height, width = _random_box(image.shape[1], image.shape[2], u)
+        image = _resized(image[:, top : top + height, left : left + width], self.size, self.size)
+        return image.flip(-1) if u[-1] < 0.5 else image
+
+    def _centre_crop(self, image: Tensor, id: int, epoch: int) -> Tensor:
+        return _centre(image, self.size)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the relative path and size of each file. The contents are not read."""
@@ -91,9 +112,16 @@ class ImageFolder:
         return digest.hexdigest()
 
 
-def load_image_folder(root: str | PathLike[str], *, size: int = 224, seed: int = 0) -> tuple[ImageFolder, ImageFolder]:
+def load_image_folder(
+    root: str | PathLike[str],
+    *,
+    size: int = 224,
+    seed: int = 0,
+    transform: Callable[[Any], Any] | None = None,
+    test_transform: Callable[[Any], Any] | None = None,
+) -> tuple[ImageFolder, ImageFolder]:
     """The training set ``root/train``, augmented, and the test set ``root/val`` or ``root/test``, which is
-    not.
+    not; or both changed by transforms of one's own.
 
     Raises:
         DataError: a folder is missing or unfit, or the two do not have the same classes.
@@ -101,11 +129,12 @@ def load_image_folder(root: str | PathLike[str], *, size: int = 224, seed: int =
     """
     root = Path(root)
     check_folder(root, _LAYOUT)
-    train = ImageFolder(root / "train", size=size, augment=True, seed=seed)
+    make = partial(ImageFolder, size=size, seed=seed, plain_transform=test_transform)
+    train = make(root / "train", augment=True, transform=transform)
     tests = [root / name for name in ("val", "test") if is_there(root / name)]
     if not tests:
         raise DataError(f"{root}: holds neither val nor test; {_LAYOUT}")
-    test = ImageFolder(tests[0], size=size, seed=seed)
+    test = make(tests[0], transform=test_transform)
     if train.classes != test.classes:
         only_train = sorted(set(train.classes) - set(test.classes))
         only_test = sorted(set(test.classes) - set(train.classes))

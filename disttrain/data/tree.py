@@ -96,6 +96,12 @@ def described(tree: Any) -> str:
     return f"a {type(tree).__name__}: {fields or 'empty'}"
 
 
+def a_kind(value: Any) -> str:
+    """``an int``, ``a str``, ``None``."""
+    name = type(value).__name__
+    return "None" if value is None else f"a{'n' * (name[0] in 'aeiouAEIOU')} {name}"
+
+
 def _kind(leaf: Any) -> str:
     if isinstance(leaf, Tensor):
         return f"{str(leaf.dtype).removeprefix('torch.')} {tuple(leaf.shape)}"

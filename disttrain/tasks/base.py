@@ -165,7 +165,7 @@ class Task(ABC):
 
     def higher_is_better(self, metric: str) -> bool:
         """Whether more of ``metric`` is better."""
-        return metric not in ("loss", "perplexity")
+        return metric not in ("loss", "perplexity", "mse", "rmse", "mae")
 
     def fingerprint(self) -> str:
         """Digest of the data, compared between ranks before the first update.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from disttrain.config import Recipe
 from disttrain.data.collate import Collate, stack
+from disttrain.data.dataset import try_batch
 from disttrain.data.fetching import require_stack
 from disttrain.data.mix import MixSettings
 from disttrain.data.selection import held_out
@@ -41,7 +42,7 @@ def fraction_held_out(recipe: Recipe) -> float | None:
 
 def collate_of(task: Task) -> Collate:
     """How batches are made of the task's samples: by its own ``collate()``, or stacked."""
-    return stack if type(task).collate is Task.collate else task.collate
+    return stack if getattr(task.collate, "__func__", None) is Task.collate else task.collate
 
 
 def stated_sizes(recipe: Recipe) -> Sizes:
@@ -87,7 +88,8 @@ def load_sets(recipe: Recipe, task: Task) -> Sizes:
     """Read the task's sets, and return :func:`checked_sizes`.
 
     Raises:
-        InputError: as there, a set cannot be used, or the task's ``sizes()`` are not those of its sets.
+        InputError: as there, a set cannot be used, its samples make no batch, or the task's ``sizes()`` are not those of its
+            sets.
     """
     sets = {"train": task.train_dataset(), "test": task.test_dataset(), "validation": task.validation_dataset()}
     for name, dataset in sets.items():
@@ -95,6 +97,7 @@ def load_sets(recipe: Recipe, task: Task) -> Sizes:
             require_usable(dataset, f"task {recipe.task.name}: {name}_dataset()")
         if dataset is not None:
             require_stack(dataset, collate_of(task))
+            try_batch(dataset, collate_of(task))
     sizes = _said(recipe, task)
     for name, dataset in sets.items():
         said, real = getattr(sizes, name), 0 if dataset is None else len(dataset)

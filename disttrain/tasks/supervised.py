@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from disttrain.data.collate import Collate
 from disttrain.data.dataset import Dataset
-from disttrain.data.tree import Tensors
 from disttrain.errors import InputError
 from disttrain.tasks.base import Task
 
@@ -56,7 +55,8 @@ class Supervised(Task):
         self._loss = loss
         self._metrics = dict(metrics or {})
         self._targets = targets
-        self._collate = collate
+        if collate is not None:
+            self.collate = collate  # type: ignore[method-assign]
         self._lower_is_better = lower_is_better
         self.metric = next(iter(self._metrics), "loss")
         self.metric_names = ("loss", *self._metrics)
@@ -69,9 +69,6 @@ class Supervised(Task):
 
     def validation_dataset(self) -> Dataset | None:
         return self._sets[2]
-
-    def collate(self, samples: list[Any]) -> Tensors:
-        return super().collate(samples) if self._collate is None else self._collate(samples)
 
     def losses(self, model: nn.Module, tensors: Any) -> Tensor:
         outputs, targets = self.outputs(model, tensors)

@@ -130,11 +130,12 @@ def check_padding(run: Run, micro: MicroBatch, losses: Mapping[str, int]) -> Non
     items = int(run.task.count_items(micro.tensors))
     for name, count in losses.items():
         if count > items:
-            raise InputError(
+            error = InputError(
                 f"task {run.recipe.task.name}: losses() gave {count} losses {f'of {name} ' * bool(name)}that are not zero for a "
                 f"micro-batch that has {items} items by count_items(); set those of padding to zero (in torch, ignore_index), or "
                 "sum those of one item"
             )
+            raise error.on_all_ranks() if run.engine.world.size == 1 else error
 
 
 def _kind(losses: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from disttrain.config.sections.base import Open
+from disttrain.config.sections.base import Open, Section
 from disttrain.config.sections.recipe import Recipe
 from disttrain.errors import InputError
 
@@ -17,11 +17,16 @@ def outside_objects(recipe: Recipe) -> dict[str, str]:
     names of disttrain's own functions, whose arguments no section checks.
     """
     sections = {key: getattr(recipe, key) for key in type(recipe).model_fields}
-    return {
-        f"{key}.name": str(getattr(section, "name", ""))
-        for key, section in sections.items()
-        if isinstance(section, Open)
+    named = {
+        (key, "name"): getattr(section, "name", "") for key, section in sections.items() if isinstance(section, Open)
     }
+    inner = {
+        (key, field): getattr(section, field)
+        for key, section in sections.items()
+        if isinstance(section, Section)
+        for field in section.objects
+    }
+    return {f"{key}.{field}": str(name) for (key, field), name in (named | inner).items() if name is not None}
 
 
 def require_consent(recipe: Recipe, source: Path, overrides: Sequence[str] = ()) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -62,6 +62,9 @@ def describe_selector(schema: dict[str, Any], section: type[BaseModel]) -> None:
 
 class Section(BaseModel):
     """Frozen, strict (no string becomes a number, no ``true`` an integer), finite, and without unknown keys."""
+
+    objects: ClassVar[tuple[str, ...]] = ()
+    """Fields that name somebody's code; found beside results, they are used only with consent."""
 
     model_config = ConfigDict(
         strict=True,

@@ -63,10 +63,21 @@ class ImageFolder(_Task):
     """Images in ``root/{train,test}/CLASS/``: random resized crops and flips for training, centre crops for testing."""
 
     made_by = "disttrain.tasks.image_folder:ImageFolder"
+    objects: ClassVar[tuple[str, ...]] = ("transform", "test_transform")
 
     name: Literal["image_folder"]
     root: str = Field(description="Directory that holds train/ and test/ (or val/).", examples=["data/imagenet"])
     image_size: Positive = Field(224, description="Side of the square that goes into the model, in pixels.")
+    transform: Importable | None = Field(
+        None,
+        examples=["my_package.images:augment"],
+        description="pkg.mod:function from a PIL image to a tensor, in place of the random crops and flips of training images.",
+    )
+    test_transform: Importable | None = Field(
+        None,
+        examples=["my_package.images:centre"],
+        description="pkg.mod:function in place of the centre crop of test images; goes with transform.",
+    )
 
 
 class Text(_Task):
@@ -101,6 +112,31 @@ class Synthetic(_Task):
     test_samples: Positive = Field(1024, description="Size of the test set.")
 
 
+class Table(_Task):
+    """A table of numbers, CSV or Parquet: one column predicted from the others."""
+
+    made_by = "disttrain.tasks.table:TableTask"
+
+    name: Literal["table"]
+    train: str = Field(examples=["houses.csv"], description="A .csv, .tsv or .parquet file.")
+    target: str = Field(examples=["price"], description="The column to be predicted.")
+    test: str | None = Field(
+        None, examples=["houses_test.csv"], description="A file with the same columns for testing; null: rows of train."
+    )
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.2, description="Where test is null: share of the rows of train kept for testing, a fixed choice."
+    )
+    kind: Literal["regression", "classification"] = Field(
+        "regression", description="Whether the target is a number or a class (whole numbers or texts)."
+    )
+    features: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, examples=[["rooms", "area"]], description="Columns that the model sees; null: all but the target."
+    )
+    standardise: bool = Field(
+        True, description="Give inputs, and a target that is a number, mean 0 and deviation 1 over the train set."
+    )
+
+
 class CustomTask(Open):
     """``pkg.mod:Class``: a task of your own; further keys are its arguments."""
 
@@ -114,6 +150,7 @@ Task = Annotated[
     | Annotated[ImageFolder, Tag("image_folder")]
     | Annotated[Text, Tag("text")]
     | Annotated[Synthetic, Tag("synthetic")]
+    | Annotated[Table, Tag("table")]
     | Annotated[CustomTask, Tag(CUSTOM)],
     Discriminator(by_name),
 ]
