@@ -56,7 +56,7 @@ class Supervised(Task):
         self._metrics = dict(metrics or {})
         self._targets = targets
         if collate is not None:
-            self.collate = collate  # type: ignore[method-assign]
+            self.collate = collate  # type: ignore[method-assign, assignment]
         self._lower_is_better = lower_is_better
         self.metric = next(iter(self._metrics), "loss")
         self.metric_names = ("loss", *self._metrics)

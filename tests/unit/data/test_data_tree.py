@@ -21,6 +21,8 @@ from disttrain.data.tree import described, leaves, map_leaves, split
 from disttrain.data.usable import require_usable
 from disttrain.engine.world import World
 from disttrain.errors import DataError, InputError
+from disttrain.tasks.make import collate_of
+from disttrain.tasks.supervised import Supervised
 
 
 class Point(NamedTuple):
@@ -163,6 +165,11 @@ def test_it_is_not_passed_over() -> None:
     stream = Loader(ArrayDataset(torch.ones(4)), Sequential(4), rank=0, size=1, batch_size=2, collate=padded)
     with pytest.raises(InputError, match=r"collate\(\) is not used for ArrayDataset"):
         next(iter(stream))
+
+
+def test_a_task_without_one_stacks() -> None:
+    assert collate_of(Supervised([1], [1], lambda outputs, targets: outputs)) is stack
+    assert collate_of(Supervised([1], [1], lambda outputs, targets: outputs, collate=padded)) is padded
 
 
 def test_texts_have_a_fingerprint() -> None:
