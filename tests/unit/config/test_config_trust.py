@@ -13,7 +13,7 @@ from disttrain.config import dump_recipe, load_recipe, outside_objects, recipe_s
 from disttrain.config.sections.base import Open
 from disttrain.config.sections.models import CustomModel
 from disttrain.config.sections.optimizers import CustomOptimizer
-from disttrain.config.sections.tasks import CustomTask
+from disttrain.config.sections.tasks import CustomTask, ImageFolder
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import recipe_to_resume
 
@@ -35,10 +35,12 @@ def test_libraries_and_long_names_of_ours_are_outside_too(name: str) -> None:
     assert outside_objects(load_recipe(None, [f"model.name={name}"])) == {"model.name": name}
 
 
-def test_every_section_that_names_an_object_is_an_open_one() -> None:
-    """Where an object's name may stand, its arguments may too; so the open sections are all that have to be looked at."""
-    holders = {key for key, section in recipe_schema()["$defs"].items() if "pkg.mod" in json.dumps(section)}
-    assert holders == {section.__name__ for section in (CustomTask, CustomModel, CustomOptimizer)}
+def test_every_section_that_names_an_object_is_an_open_one_or_says_so() -> None:
+    """Where an object's name may stand, its arguments may too; other fields that hold such a name are listed by their section."""
+    holders = {key: section for key, section in recipe_schema()["$defs"].items() if "pkg.mod" in json.dumps(section)}
+    assert holders.keys() == {section.__name__ for section in (CustomTask, CustomModel, CustomOptimizer, ImageFolder)}
+    fields = {key for key, field in holders["ImageFolder"]["properties"].items() if "pkg.mod" in json.dumps(field)}
+    assert fields == set(ImageFolder.objects)
     assert all(issubclass(section, Open) and issubclass(section, BaseModel) for section in Open.__subclasses__())
 
 
