@@ -82,7 +82,7 @@ def test_the_schema_describes_every_key() -> None:
         "growth",
     }
     names = [_name(schema, option) for option in schema["properties"]["task"]["oneOf"]]
-    assert names[:-1] == ["digits", "fashion_mnist", "mnist", "image_folder", "text", "synthetic"]
+    assert names[:-1] == ["digits", "fashion_mnist", "mnist", "image_folder", "text", "synthetic", "table"]
 
 
 def _name(schema: dict[str, Any], option: dict[str, str]) -> str | None:
