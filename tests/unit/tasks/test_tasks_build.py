@@ -58,6 +58,7 @@ SECTIONS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("image_folder", sections.ImageFolder, {"root": "x"}),
     ("text", sections.Text, {"root": "x"}),
     ("synthetic", sections.Synthetic, {}),
+    ("table", sections.Table, {"train": "x", "target": "y"}),
 ]
 
 
