@@ -26,11 +26,14 @@ def check_settings(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]
         check_form(settings, {name: theirs[name] for name in settings if name in theirs}, f"optimizer.param_groups.{i}")
 
 
-def check_state(optimizer: torch.optim.Optimizer) -> None:
+def check_state(optimizer: torch.optim.Optimizer, *, begins: bool = False) -> None:
     """Refuse loaded state that the next step could not use: torch does not look at what it loads.
 
     For optimizers of ours and torch's, which keep the same things for every parameter, of its shape or scalars: what, shows a
     step on a parameter of a few elements. A parameter without a gradient so far has no state.
+
+    Args:
+        begins: whether the optimizer may have taken no step yet.
 
     Raises:
         CheckpointError: state is missing or of another form.
@@ -47,7 +50,7 @@ def check_state(optimizer: torch.optim.Optimizer) -> None:
                 check_form(mine, dict(state), f"optimizer.state.{index}")
             wanted += len(expected)
             index += 1
-    if wanted and not loaded:
+    if wanted and not loaded and not begins:
         raise CheckpointError("the checkpoint's optimizer has no state for any parameter")
 
 

@@ -22,13 +22,14 @@ def show(
         raise InputError(f"--world-size {world_size}: expected at least 1")
 
     from disttrain.cli.console import print_table
-    from disttrain.methods.model import facts_of
+    from disttrain.inference.about import about_weights
+    from disttrain.methods.model import sketch
     from disttrain.plan.explain import explain
     from disttrain.plan.plan import resolve_plan
     from disttrain.tasks.make import make_task, stated_sizes
 
     sizes = stated_sizes(recipe)
-    model = facts_of(recipe, make_task(recipe))
-    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, model, validation_samples=sizes.validation)
+    model, facts = sketch(recipe, make_task(recipe))
+    plan = resolve_plan(recipe, sizes.train, sizes.test, world_size, facts, validation_samples=sizes.validation)
     title = f"{recipe.name or 'the default recipe'} on {world_size} rank{'s' if world_size > 1 else ''}"
-    print_table(title, ("what", "value", "why"), explain(recipe, plan))
+    print_table(title, ("what", "value", "why"), [*explain(recipe, plan), *about_weights(recipe, plan, model)])

@@ -51,7 +51,12 @@ class Engine(ABC):
 
     @abstractmethod
     def wrap(self, model: nn.Module, *, static_graph: bool, exchange: Exchange) -> nn.Module:
-        """Attach the gradient exchange to a model that already sits on the device with rank 0's state."""
+        """Attach the gradient exchange to a model that already sits on the device with rank 0's state. It is that of the
+        parameters that require a gradient now; before others do, :meth:`detach` it and wrap the model again."""
+
+    def detach(self, model: nn.Module) -> None:
+        """Take the exchange off what :meth:`wrap` returned; its parameters keep no hook of it."""
+        return  # one rank attaches none
 
     @abstractmethod
     def accumulating(self, last: bool) -> AbstractContextManager[object]:

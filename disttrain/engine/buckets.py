@@ -47,9 +47,16 @@ class GradientBuckets:
         self._launch = launch
         trained = [p for p in params if p.requires_grad]
         self.buckets = [_bucket(i, group) for i, group in enumerate(chunks(reversed(trained), cap_bytes))]
-        for bucket in self.buckets:
-            for position, param in enumerate(bucket.params):
-                param.register_post_accumulate_grad_hook(self._hook(bucket, position))  # type: ignore[no-untyped-call]
+        self._hooks = [
+            param.register_post_accumulate_grad_hook(self._hook(bucket, position))  # type: ignore[no-untyped-call]
+            for bucket in self.buckets
+            for position, param in enumerate(bucket.params)
+        ]
+
+    def release(self) -> None:
+        """Take the hooks off the parameters."""
+        for hook in self._hooks:
+            hook.remove()
 
     @property
     def begun(self) -> bool:

@@ -82,6 +82,11 @@ class DDPEngine(Engine):
             self.rehearsals = REHEARSALS
         return wrapped
 
+    def detach(self, model: nn.Module) -> None:
+        if isinstance(model, DistributedDataParallel):
+            model._remove_autograd_hooks()  # type: ignore[no-untyped-call]
+            self._models.discard(model)
+
     def unwrap(self, model: nn.Module) -> nn.Module:
         return model.module if isinstance(model, DistributedDataParallel) else model
 

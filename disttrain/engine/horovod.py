@@ -98,6 +98,12 @@ class HorovodEngine(Engine):
         self._models.add(GradientBuckets(list(model.parameters()), size, launch))  # the model's hooks keep it
         return model
 
+    def detach(self, model: nn.Module) -> None:
+        mine = {id(p) for p in model.parameters()}
+        for buckets in [m for m in self._models if any(id(p) in mine for b in m.buckets for p in b.params)]:
+            buckets.release()
+            self._models.discard(buckets)
+
     def _launch(self, name: str, exchange: Exchange, bucket: Bucket) -> None:
         wire = bucket.flat
         if exchange.compression == "fp16":

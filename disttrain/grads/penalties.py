@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
-__all__ = ["add_l1_", "add_l2_", "select"]
-
-
-def select(model: nn.Module, patterns: Sequence[str]) -> list[nn.Parameter]:
-    """The trained parameters whose names match one of ``patterns`` (shell style: ``*``, ``?``, ``[abc]``), in the
-    model's order.
-
-    Raises:
-        ValueError: a pattern matches nothing; the message names what is close.
-
-    Examples:
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-        >>> len(select(model, ["1.*"])), len(select(model, ["*.weight"]))
-        (2, 2)
-    """
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in named):
-            close = difflib.get_close_matches(pattern, named, 3, 0.4) or list(named)[:3]
-            raise ValueError(f"no trained parameter matches {pattern!r}; there are {', '.join(close)}")
-    return [p for name, p in named.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+__all__ = ["add_l1_", "add_l2_"]
 
 
 def add_l1_(params: Sequence[nn.Parameter], strength: float) -> None:

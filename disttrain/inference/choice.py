@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from disttrain.checkpoint import Checkpoint, Loaded, list_checkpoints, load_checkpoint, load_latest
+from disttrain.data.position import Position
 from disttrain.engine.agreement import on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError, InputError, NoCheckpointError
@@ -78,6 +79,19 @@ def best_step(checkpoint: Checkpoint) -> int | None:
     if step is not None and type(step) is not int:
         raise CheckpointError("the progress of the run is not what disttrain writes")
     return step
+
+
+def samples_seen(checkpoint: Checkpoint) -> int:
+    """How many samples the run had seen.
+
+    Raises:
+        CheckpointError: the checkpoint does not say.
+    """
+    progress = checkpoint.state.get("progress")
+    position = progress.get("position") if isinstance(progress, dict) else None
+    if not isinstance(position, dict):
+        raise CheckpointError("the progress of the run is not what disttrain writes")
+    return Position.from_dict(position).samples
 
 
 def fetch(engine: Engine, run_dir: Path, choice: Choice) -> tuple[Checkpoint | None, Origin]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from disttrain.checkpoint import Checkpoint, load_latest
 from disttrain.engine.agreement import on_main
 from disttrain.engine.base import Engine
-from disttrain.errors import CheckpointError, InputError
+from disttrain.errors import CheckpointError
 from disttrain.inference.prepared import Prepared
 
 
@@ -29,18 +29,6 @@ def read(engine: Engine, run_dir: Path) -> tuple[Checkpoint | None, list[str]]:
 
     refused: list[str] = on_main(engine, load)
     return (found[0] if found else None), refused
-
-
-def start_from(model: torch.nn.Module, run_dir: Path) -> None:
-    """Give ``model`` the weights of another run's newest checkpoint.
-
-    Raises:
-        InputError: there is none, or its tensors are not the model's.
-    """
-    try:
-        load_weights(model, dict(load_latest(run_dir).checkpoint.model))
-    except CheckpointError as error:
-        raise InputError(f"start_from {run_dir}: {error}") from None
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:

@@ -53,8 +53,9 @@ def make_average(context: Context) -> Average:
     average = context.recipe.average
     if average is None:
         return Average()
-    named = [(name, p) for name, p in context.model.named_parameters() if p.requires_grad]
-    names, params = [name for name, _ in named], [p for _, p in named]
+    # Those of all stages: a frozen parameter's average is the parameter, and so is that of one trained later on.
+    named = dict(context.model.named_parameters())
+    names, params = list(context.trained), [named[name] for name in context.trained]
     if average.kind == "ema":
         half_life = _samples(context, average.half_life, "average.half_life")
         return MovingAverage(EMA(params, half_life=half_life), names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ class Context:
 
     Attributes:
         model: the task's own module, on the device.
-        params: those of its parameters that are trained.
+        params: those of its parameters that are trained now.
+        trained: names of those that are trained in some stage of the run.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class Context:
     model: nn.Module
     params: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
+    trained: Sequence[str]
 
 
 class Method:
@@ -44,6 +46,8 @@ class Method:
 
     always = False
     """Whether every checkpoint has a state of it; of others, a state may be missing while there is nothing to keep."""
+    of_parameters = False
+    """Whether what it keeps is of the trained parameters together, and begins anew in a stage that trains others."""
 
     def begin_update(self, position: Position) -> None:
         """Before the micro-batches of an update, or of one that is tried again.
@@ -78,6 +82,9 @@ class Method:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned; called only where that was not empty."""
+
+    def release(self) -> None:
+        """The stage is over, and another object takes the place of this one: take all hooks off the model."""
 
     def rank_state_dict(self) -> dict[str, Any]:
         """What this rank alone has, and a run goes on from on as many ranks; elsewhere it is not restored."""
@@ -128,6 +135,17 @@ class Methods(Method):
         for name, method in self._by_name.items():
             if name in state or method.always:
                 method.load_state_dict(state[name])
+
+    def release(self) -> None:
+        for method in self._by_name.values():
+            method.release()
+
+    def take_over(self, earlier: Methods) -> None:
+        """Go on from what the methods of the stage before have kept."""
+        kept = earlier.state_dict()
+        for name, method in self._by_name.items():
+            if name in kept and not method.of_parameters:
+                method.load_state_dict(kept[name])
 
     def rank_state_dict(self) -> dict[str, Any]:
         return {name: state for name, method in self._by_name.items() if (state := method.rank_state_dict())}

@@ -78,12 +78,16 @@ class RunningStatistics(Method):
         """Around whatever reads the model's statistics: an evaluation, a save. Afterwards the rank has its part to the bit, so a
         run does not depend on when it was looked at."""
         parts = self.rank_state_dict()
-        exchange_statistics(self._ghosts, self._engine.all_reduce)
-        self._engine.average_batch_norm(self._others)
+        self.merge()
         try:
             yield
         finally:
             self.load_rank_state_dict(parts)
+
+    def merge(self) -> None:
+        """Make the statistics complete, for good."""
+        exchange_statistics(self._ghosts, self._engine.all_reduce)
+        self._engine.average_batch_norm(self._others)
 
     def divide(self) -> None:
         """The model has complete statistics: begin with an equal part of them on each rank."""

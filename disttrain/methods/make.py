@@ -70,7 +70,7 @@ def make_methods(context: Context) -> Parts:
     return Parts(
         loss_weights=loss_weights,
         sample_weights=make_sample_weights(recipe),
-        penalties=make_penalties(recipe, context.model),
+        penalties=make_penalties(recipe, context.model, context.trained),
         clip=make_clip(recipe.gradient),
         gradient_noise=make_gradient_noise(recipe),
         noise_scale=noise_scale,

@@ -42,8 +42,13 @@ def make_model(
 
 
 def facts_of(recipe: Recipe, task: Task) -> ModelFacts:
-    """What the recipe's model says of itself, for commands that run nothing: ours are made without memory. Where the data is
-    not at hand, with as many classes as any: nothing that is asked for here depends on them."""
+    """What the recipe's model says of itself, for commands that run nothing; see :func:`sketch`."""
+    return sketch(recipe, task)[1]
+
+
+def sketch(recipe: Recipe, task: Task) -> tuple[torch.nn.Module, ModelFacts]:
+    """The recipe's model, to be looked at and not to be run, and what it says of itself: ours are made without memory. Where
+    the data is not at hand, with as many classes as any: nothing that is asked for here depends on them."""
     try:
         hints = task.model_hints()
     except DataError:
@@ -52,7 +57,7 @@ def facts_of(recipe: Recipe, task: Task) -> ModelFacts:
         hints = {"in_shape": task.in_shape, "num_classes": 2}
     ours = is_ours(task.default_model[0] if recipe.model is None else recipe.model.name)
     with torch.device("meta") if ours else nullcontext():
-        return make_model(recipe, task, hints, lambda tensor: tensor)[1]
+        return make_model(recipe, task, hints, lambda tensor: tensor)
 
 
 def has_static_graph(recipe: Recipe, task: Task) -> bool:

@@ -38,6 +38,8 @@ class MicroBatchNoise(NoiseMeter):
         every: updates between two measurements.
     """
 
+    of_parameters = True
+
     def __init__(self, context: Context, every: int) -> None:
         super().__init__()
         self._engine, self._precision, self._params = context.engine, context.precision, context.params
@@ -45,8 +47,11 @@ class MicroBatchNoise(NoiseMeter):
         self._measuring = False
         self._square: Tensor | None = None
         self._squares: list[tuple[Tensor, int, float]] = []
-        for param in self._params:
-            param.register_hook(self._see)  # type: ignore[no-untyped-call]
+        self._hooks = [param.register_hook(self._see) for param in self._params]  # type: ignore[no-untyped-call]
+
+    def release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def begin_update(self, position: Position) -> None:
         self._measuring = (position.updates + 1) % self._every == 0

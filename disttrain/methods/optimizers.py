@@ -10,18 +10,23 @@ from torch import nn
 
 from disttrain.config import Recipe
 from disttrain.errors import InputError
+from disttrain.methods.rates import Settings
 from disttrain.optim import EXCLUSIONS, LARC, param_groups
 from disttrain.plan.schedule import batch_factor
 from disttrain.registry import resolve
 from disttrain.schedules import scale_adam
 
 
-def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: int) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the parameters of ``model``.
+def make_optimizer(
+    recipe: Recipe, model: nn.Module, lr: float, global_batch: int, settings: Settings
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the parameters of ``model`` that require a gradient. Every group has an ``lr_factor``, which
+    the loop applies.
 
     Args:
         lr: the peak learning rate, already scaled.
         global_batch: what the rest of an ``sde`` scaling depends on.
+        settings: of each of these parameters by name.
 
     Raises:
         InputError: the class cannot be found or does not take the recipe's arguments, or the batch is too large for ``sde``.
@@ -35,19 +40,21 @@ def make_optimizer(recipe: Recipe, model: nn.Module, lr: float, global_batch: in
     if recipe.log.layer_ratios:
         arguments["record"] = True
     spared = larc.exclude if larc is not None else getattr(section, "adapt_exclude", None)
+    names = {parameter: name for name, parameter in model.named_parameters()}
     groups = param_groups(
         model,
         exclude=EXCLUSIONS[section.weight_decay_exclude],
         exclude_adaptation=None if spared is None else EXCLUSIONS[spared],
+        settings=lambda parameter: settings[names[parameter]],
     )
-    if not groups:
-        raise InputError("the model has no parameters to train: none of them requires a gradient")
     try:
         optimizer = cls(groups, lr=lr, **arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer: {section.name} does not take these arguments: {error}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"optimizer.name: {section.name} makes a {type(optimizer).__name__}, not an optimizer")
+    if "weight_decay" not in optimizer.defaults and any(group.weight_decay is not None for group in section.groups):
+        raise InputError(f"optimizer.groups: {section.name} has no weight_decay; leave it out")
     if larc is not None:
         return LARC(optimizer, trust_coefficient=larc.trust_coefficient, eps=larc.eps, clip=larc.clip)
     return optimizer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from disttrain import grads
@@ -11,16 +13,18 @@ from disttrain.methods.added_noise import Change
 from disttrain.methods.clipping import Params
 
 
-def make_penalties(recipe: Recipe, model: nn.Module) -> list[Change]:
-    """From ``loss.penalties``; ``model`` is the task's own module, whose parameters they select by name.
+def make_penalties(recipe: Recipe, model: nn.Module, trained: Sequence[str]) -> list[Change]:
+    """From ``loss.penalties``; ``model`` is the task's own module, of whose ``trained`` parameters they select by name. Those
+    that are frozen for now have no gradient to add to.
 
     Raises:
         InputError: a pattern selects nothing.
     """
+    named = dict(model.named_parameters())
     changes: list[Change] = []
     for i, penalty in enumerate(recipe.loss.penalties):
         try:
-            chosen = grads.select(model, penalty.parameters)
+            chosen = [named[name] for name in grads.matching(trained, penalty.parameters, "trained parameter")]
         except ValueError as error:
             raise InputError(f"loss.penalties[{i}]: {error}") from None
         changes.append(_penalty(chosen, penalty.l1, penalty.l2))

@@ -25,6 +25,8 @@ class UpdateAngle(Method):
     of the weights in the updates that are measured; nothing waits for the device.
     """
 
+    of_parameters = True
+
     def __init__(self, context: Context) -> None:
         assert context.recipe.update_angle is not None
         self._every, self._params = context.recipe.update_angle.every_steps, context.params

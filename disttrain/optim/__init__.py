@@ -1,6 +1,7 @@
 """Optimizers, parameter groups and averages of weights. Needs torch and nothing else of disttrain."""
 
 from disttrain.optim.averaging import EMA, SWA, WeightAverage
+from disttrain.optim.depth import layer_depths
 from disttrain.optim.groups import EXCLUSIONS, bare_groups, bias_and_norm, nothing, param_groups
 from disttrain.optim.lamb import LAMB
 from disttrain.optim.larc import LARC
@@ -19,6 +20,7 @@ __all__ = [
     "WeightAverage",
     "bare_groups",
     "bias_and_norm",
+    "layer_depths",
     "layer_ratios",
     "nothing",
     "param_groups",

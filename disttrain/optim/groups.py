@@ -1,4 +1,4 @@
-"""Which parameters are decayed: decided by shape and by the module that owns them, never by name."""
+"""Groups of parameters: which are decayed is decided by shape and by the module that owns them, never by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from torch import nn
 
 Exclusion = Callable[[nn.Module, nn.Parameter], bool]
 """Whether a parameter, owned by this module, is left out of weight decay."""
+
+Settings = Callable[[nn.Parameter], Mapping[str, float]]
+"""Settings of one parameter's group."""
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
@@ -33,6 +36,7 @@ def param_groups(
     weight_decay: float | None = None,
     exclude: Exclusion = bias_and_norm,
     exclude_adaptation: Exclusion | None = None,
+    settings: Settings | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer: what is decayed as the optimizer says and what is not, what gets a trust ratio and
     what does not.
@@ -45,6 +49,8 @@ def param_groups(
         exclude: which parameters are not decayed.
         exclude_adaptation: which parameters get ``adapt: False``, no trust ratio, from this package's optimizers;
             None: groups without that key, for torch's.
+        settings: further keys of a parameter's group, such as ``lr_factor``; a ``weight_decay`` among them takes the place of
+            everything said above. None: no others.
 
     Raises:
         TypeError: ``model`` is not a module; parameters alone do not say what owns them.
@@ -56,24 +62,25 @@ def param_groups(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected the model, whose modules decide what is excluded, and got a {type(model).__name__}")
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, tuple[tuple[str, float], ...]], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
                 spared = exclude_adaptation is not None and exclude_adaptation(module, parameter)
-                groups.setdefault((exclude(module, parameter), spared), []).append(parameter)
+                own = () if settings is None else tuple(sorted(settings(parameter).items()))
+                groups.setdefault((exclude(module, parameter), spared, own), []).append(parameter)
     found: list[dict[str, Any]] = []
-    for undecayed, spared in sorted(groups):
-        group: dict[str, Any] = {"params": groups[undecayed, spared]}
+    for undecayed, spared, own in sorted(groups):
+        group: dict[str, Any] = {"params": groups[undecayed, spared, own]}
         if undecayed:
             group["weight_decay"] = 0.0
         elif weight_decay is not None:
             group["weight_decay"] = weight_decay
         if exclude_adaptation is not None:
             group["adapt"] = not spared
-        found.append(group)
+        found.append({**group, **dict(own)})
     return found
 
 

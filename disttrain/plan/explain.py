@@ -8,6 +8,7 @@ from disttrain.config import Recipe
 from disttrain.config.sections.base import UNITS
 from disttrain.config.sections.methods import CLIPS
 from disttrain.plan.plan import StepPlan
+from disttrain.plan.stages import unreached
 
 Line = tuple[str, str, str]
 """What, its value, and why."""
@@ -21,6 +22,7 @@ def explain(recipe: Recipe, plan: StepPlan) -> list[Line]:
         *_batch(recipe, plan),
         *_length(recipe, plan),
         *_lr(recipe, plan),
+        *_stages(recipe, plan),
         *_rest(recipe, plan),
     ]
 
@@ -120,6 +122,17 @@ def _lr(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
     points = dict.fromkeys((0, plan.warmup_samples, plan.total_samples // 2, plan.total_samples))
     where = ", ".join(f"{s:,}" for s in points)
     yield "learning rate", ", ".join(f"{plan.lr(s):.4g}" for s in points), f"after {where} samples"
+
+
+def _stages(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
+    """When each stage begins, and its learning rate."""
+    for i, stage in enumerate(plan.stages if recipe.stages else (), start=1):
+        before = plan.epoch.updates_after(stage.start)
+        begins = f"from {stage.start:,} samples, update {before + 1:,}"
+        warmup = f", which rises to it over {stage.warmup_samples:,} samples" if stage.warmup_samples else ""
+        kept = "" if i == 1 else f"; the optimizer's state is {'kept' if stage.keeps_optimizer else 'dropped'}"
+        never = "; never begins: the run is over by then" if i in unreached(plan.stages, plan.total_samples) else ""
+        yield f"stage {i}", begins, f"{stage.lr_factor:g} x the schedule's learning rate{warmup}{kept}{never}"
 
 
 def _gradient(recipe: Recipe) -> Iterator[Line]:

@@ -12,6 +12,7 @@ from disttrain.nn.facts import ModelFacts
 from disttrain.plan.growth import instead_of_decay, planned_growth
 from disttrain.plan.lengths import EpochLength
 from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, peak_lr, warmed_up, warmup_samples
+from disttrain.plan.stages import StagePlan, resolve_stages, staged
 from disttrain.plan.whole_batch import check_whole_batch
 from disttrain.schedules import Schedule
 
@@ -37,6 +38,7 @@ class StepPlan:
         total_samples, total_updates: length of the run.
         peak_lr: learning rate at the top of the schedule.
         warmup_samples: length of the warmup.
+        stages: which parameters are trained when; a single one where the recipe has none.
         lr: learning rate as a function of samples seen before the update.
         momentum: momentum, or beta1, likewise; None: as the optimizer has it.
         evaluate_every: None: never.
@@ -59,6 +61,7 @@ class StepPlan:
     total_updates: int
     peak_lr: float
     warmup_samples: int
+    stages: tuple[StagePlan, ...]
     lr: Schedule
     momentum: Schedule | None
     evaluate_every: int | None
@@ -92,8 +95,7 @@ def resolve_plan(
     smallest, largest = shares(global_batch, world_size, model.ghost_size)
     pieces, fits = _pieces(largest, model.ghost_size, micro_max, growing=recipe.batch.growth is not None)
     epoch = _epoch(recipe, global_batch, train_samples)
-    peak = peak_lr(recipe, global_batch)
-    warmup = warmup_samples(recipe, epoch)
+    peak, warmup = peak_lr(recipe, global_batch), warmup_samples(recipe, epoch)
     decay = decay_schedule(recipe, peak, warmup, epoch.in_samples(recipe), epoch)
     growth = recipe.batch.growth
     if growth is not None and growth.kind == "instead_of_decay":
@@ -120,7 +122,8 @@ def resolve_plan(
         total_updates=epoch.updates_after(total),
         peak_lr=peak,
         warmup_samples=warmup,
-        lr=warmed_up(recipe, peak, warmup, decay),
+        stages=(stages := resolve_stages(recipe, epoch)),
+        lr=staged(warmed_up(recipe, peak, warmup, decay), stages),
         momentum=one_cycle(recipe, peak, total).momentum if recipe.schedule.decay.kind == "one_cycle" else None,
         evaluate_every=_evaluate_every(recipe, epoch),
         rank_dependent=(*model.rank_dependent, *_rank_dependent(recipe)),

@@ -81,9 +81,10 @@ def _evaluation(record: Record) -> str:
 
 
 def _event(record: Record) -> str:
-    """``start  step 0  ranks 2  engine ddp``, or ``warning: a message``"""
+    """``start  step 0  ranks 2  engine ddp``, or ``warning: a message``; lists are for programs."""
     parts = [f"{record['event']}: {record['message']}" if "message" in record else str(record["event"])]
-    parts += [f"{name} {value_of(name, value)}" for name, value in record.items() if name not in ("event", "message")]
+    shown = {name: value for name, value in record.items() if name not in ("event", "message")}
+    parts += [f"{name} {value_of(name, value)}" for name, value in shown.items() if not isinstance(value, list)]
     return "  ".join(parts)
 
 

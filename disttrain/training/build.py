@@ -4,38 +4,38 @@ together."""
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from disttrain.config import Recipe
-from disttrain.data import Loader, Order
-from disttrain.data.order import GlobalShuffle, Partition, WithReplacement
+from disttrain.data import Loader
 from disttrain.data.randomness import bits
-from disttrain.data.selection import Selection, trained_on
+from disttrain.data.selection import trained_on
 from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
-from disttrain.engine.exchange import Exchange
+from disttrain.engine.exchange import Exchange, check_exchange
 from disttrain.inference.prepared import construct
-from disttrain.inference.weights import start_from
-from disttrain.methods.base import Context
+from disttrain.inference.start import start_from
 from disttrain.methods.execution import prepare_execution
-from disttrain.methods.make import make_methods
-from disttrain.methods.model import has_static_graph
-from disttrain.methods.optimizers import make_optimizer
+from disttrain.methods.trainable import find_trainable
+from disttrain.methods.trained import make_trained
+from disttrain.plan.order import make_order
 from disttrain.plan.plan import resolve_plan
+from disttrain.plan.stages import stage_at
 from disttrain.precision import require_device
 from disttrain.tasks.make import collate_of, fraction_held_out, load_sets
 from disttrain.training.facts import facts
 from disttrain.training.state import Run
 
 
-def build_run(recipe: Recipe, engine: Engine, most: int | None = None) -> Run:
+def build_run(recipe: Recipe, engine: Engine, most: int | None = None, *, seen: int | None = None) -> Run:
     """Load the data, make the model and all that trains it, give everybody rank 0's weights.
 
     Args:
         most: samples that fit through the model at once, where that is known better than by the recipe.
+        seen: samples that the run to be gone on with has seen, which tell its stage; None: it begins, with the weights of
+            ``start_from``.
 
     Raises:
         InputError, RankError: on all ranks: something is wrong on some of them, or they differ.
@@ -51,20 +51,19 @@ def build_run(recipe: Recipe, engine: Engine, most: int | None = None) -> Run:
         ),
     )
     require_agreement(engine, facts(recipe, task))
-    if recipe.start_from is not None:
-        on_main(engine, lambda: start_from(model, Path(recipe.start_from or "")))
+    check_exchange(Exchange(**recipe.communication.model_dump()), engine.name, engine.world.size)
+    notes = []
+    if seen is None and recipe.start_from is not None:
+        start = recipe.start_from
+        notes.append(on_main(engine, lambda: start_from(model, start)))
     everyone(engine, lambda: prepare_execution(recipe, model))
-    wrapped = engine.prepare(
-        model.train(),
-        static_graph=has_static_graph(recipe, task),
-        exchange=Exchange(**recipe.communication.model_dump()),
-    )
+    engine.place(model)
     seed_rank(recipe.seed, engine.world.rank)
-    optimizer = everyone(engine, lambda: make_optimizer(recipe, model, plan.peak_lr, plan.global_batch))
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    context = Context(recipe, plan, engine, ready.precision, model, params, optimizer)
-    methods = everyone(engine, lambda: make_methods(context))
-    return Run(recipe, engine, task, ready.precision, model, found, plan, wrapped, params, optimizer, methods)
+    stage = stage_at(plan.stages, seen or 0)
+    trainable = everyone(engine, lambda: find_trainable(recipe, plan.stages, model))
+    precision = ready.precision
+    trained = everyone(engine, lambda: make_trained(recipe, task, engine, precision, model, plan, trainable, stage))
+    return Run(recipe, engine, task, precision, model, found, plan, trainable, stage, *trained, notes)
 
 
 def make_loader(run: Run) -> Loader:
@@ -86,18 +85,6 @@ def make_loader(run: Run) -> Loader:
         device=world.device,
         collate=collate_of(run.task),
     )
-
-
-def make_order(recipe: Recipe, num_samples: int, world_size: int, chosen: Selection | None = None) -> Order:
-    """The order in which samples are visited, all of them or those ``chosen``. ``parts`` defaults to the number of ranks the
-    run was started with."""
-    match recipe.data.order:
-        case "partition":
-            return Partition(num_samples, recipe.seed, recipe.data.parts or world_size, chosen)
-        case "replacement":
-            return WithReplacement(num_samples, recipe.seed, chosen)
-        case _:
-            return GlobalShuffle(num_samples, recipe.seed, chosen)
 
 
 def seed_rank(seed: int, rank: int) -> None:

@@ -65,7 +65,7 @@ class Journal:
         record: dict[str, Any] = {
             **where(run),
             "loss": None,
-            "lr": run.optimizer.param_groups[0]["lr"],
+            "lr": result.lr,
             "grad_norm": None,
             "samples_per_second": self.meter.rate(run.progress.position.samples),
         }

@@ -19,6 +19,7 @@ from disttrain.training.build import make_loader
 from disttrain.training.journal import Journal, where
 from disttrain.training.persist import save
 from disttrain.training.rehearse import rehearse, warm_start
+from disttrain.training.stages import enter_stage, stage_is_over
 from disttrain.training.state import Run
 from disttrain.training.step import Update, update
 
@@ -51,6 +52,9 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
         while not finished(run):
             run.engine.phase = f"in update {progress.position.updates + 1}"
             advance(run, next(stream), journal, sink)
+            if stage_is_over(run):
+                journal.flush()
+                enter_stage(run, sink)
             step = progress.position.updates
             stopping = vote(bool(stop)) and not finished(run)
             new_best = False
@@ -89,21 +93,23 @@ def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
 
 
 def batches(run: Run) -> Generator[Batch, None, None]:
-    """The loader's batches; the first is rehearsed before it is handed out.
+    """The loader's batches; the first of each stage is rehearsed before it is handed out.
 
-    What exists by then lives as long as the run, so the garbage collector is told to leave it alone: its passes over
+    What exists by then lives as long as the stage, so the garbage collector is told to leave it alone: its passes over
     every module and parameter would come at different moments on each rank, and each would hold up all the others.
     """
-    stream = iter(make_loader(run))
-    with closing(stream):
-        first = next(stream)
-        warm_start(run, first)
-        rehearse(run, first)
-        gc.collect()
-        gc.freeze()
+    rehearsed = -1
+    with closing(iter(make_loader(run))) as stream:
         try:
-            yield first
-            yield from stream
+            for batch in stream:
+                if run.stage != rehearsed:
+                    rehearsed = run.stage
+                    warm_start(run, batch)
+                    rehearse(run, batch)
+                    gc.unfreeze()
+                    gc.collect()
+                    gc.freeze()
+                yield batch
         finally:
             gc.unfreeze()
 

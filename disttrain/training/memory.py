@@ -16,7 +16,7 @@ from disttrain.engine.world import World
 from disttrain.errors import DisttrainError, OutOfMemoryError
 from disttrain.inference.prepared import construct
 from disttrain.methods.execution import compiling
-from disttrain.plan.plan import resolve_plan, shares
+from disttrain.plan.plan import StepPlan, resolve_plan, shares
 from disttrain.plan.smaller import halved, on_one_rank
 from disttrain.rundir.memory import Fit, Limit, forget_fits, note_shortage, read_fits, stated
 from disttrain.rundir.rundir import METRICS, Place
@@ -76,7 +76,7 @@ def largest_fit(recipe: Recipe, world: World, most: int | None = None) -> int:
         share = shares(min(whole.largest_batch, whole.epoch.samples), world.size, whole.ghost_size)[1]
         recipe = on_one_rank(recipe, share)
         plan = resolve_plan(recipe, *counts, 1, facts, validation_samples=sizes.validation, most=most)
-        while not _fits(recipe, alone, plan.micro_batch, several=world.size > 1):
+        while not _fits(recipe, alone, plan, several=world.size > 1):
             release(world.device)
             plan = halved(recipe, plan, facts)
         return plan.micro_batch
@@ -88,10 +88,10 @@ def largest_fit(recipe: Recipe, world: World, most: int | None = None) -> int:
         release(world.device)
 
 
-def _fits(recipe: Recipe, alone: Engine, most: int, *, several: bool) -> bool:
-    """Whether two updates go through with so many samples at once."""
+def _fits(recipe: Recipe, alone: Engine, plan: StepPlan, *, several: bool) -> bool:
+    """Whether two updates of the last stage, which trains the most, go through with the plan's micro-batch."""
     try:
-        run = build_run(recipe, alone, most)
+        run = build_run(recipe, alone, plan.micro_batch, seen=plan.stages[-1].start)
         with (
             compiling(),
             set_aside(run.engine.world.device, run.params if several else []),

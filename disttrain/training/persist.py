@@ -13,6 +13,7 @@ from disttrain.errors import CheckpointError, RankError, UserCodeError
 from disttrain.inference.evaluate import deciding, deciding_metric
 from disttrain.inference.weights import restore_weights
 from disttrain.methods.execution import lay_out
+from disttrain.plan.stages import is_first
 from disttrain.training.share import gather, mean, scatter, share
 from disttrain.training.state import Run
 
@@ -82,7 +83,10 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
         lay_out(run.optimizer)
         check_settings(run.optimizer, groups)
         if ":" not in run.recipe.optimizer.name:
-            check_state(run.optimizer)
+            check_state(
+                run.optimizer,
+                begins=is_first(run.plan.stages[run.stage], run.plan.epoch, run.progress.position.samples),
+            )
         if run.progress.position.updates != found["step"]:
             raise CheckpointError(f"the checkpoint of update {found['step']} is at {run.progress.position.updates}")
 

@@ -13,7 +13,9 @@ from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.engine.stop import StopRequest
 from disttrain.errors import DisttrainError, InputError
+from disttrain.inference.choice import samples_seen
 from disttrain.inference.weights import read
+from disttrain.plan.stages import unreached
 from disttrain.rundir.memory import Limit
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
 from disttrain.rundir.settle import Request, settle
@@ -48,7 +50,8 @@ def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Pat
         on_main(engine, lambda: leave.enter_context(run_lock(place.path)))
     checkpoint, refused = read(engine, place.path) if place.goes_on else (None, [])
     limit = known_limit(place, engine)
-    run = build_run(place.recipe, engine, limit.most)
+    seen = on_main(engine, lambda: None if checkpoint is None else samples_seen(checkpoint))
+    run = build_run(place.recipe, engine, limit.most, seen=seen)
     if place.goes_on:
         restore(run, checkpoint)
     made = on_main(engine, lambda: take(request, place, leave))
@@ -85,6 +88,8 @@ def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack) -> Sink
         return NullSink()
     if run.plan.rank_dependent:
         log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
+    for number in unreached(run.plan.stages, run.plan.total_samples):
+        log.warning("stage %d never begins: the run is over by then", number)
     write_recipe(place.path, place.recipe)
     limit.keep(place.path)
     sink = open_sink(run, place.path)
@@ -119,6 +124,9 @@ def open_sink(run: Run, run_dir: Path) -> Sink:
             "run_dir": str(run_dir),
         }
     )
+    for note in run.notes:
+        log.info("%s: %s", note["event"], note["message"])
+        sink.log(note)
     return sink
 
 

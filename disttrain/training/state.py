@@ -15,6 +15,7 @@ from disttrain.data.position import Position
 from disttrain.errors import CheckpointError
 from disttrain.inference.prepared import Prepared
 from disttrain.methods.make import Parts
+from disttrain.methods.trainable import Trainable
 from disttrain.plan.plan import StepPlan
 
 
@@ -79,16 +80,21 @@ class Run(Prepared):
 
     Attributes:
         wrapped: the model with the gradient exchange attached; training forwards go through it.
-        params: the parameters that are trained.
+        trainable: which parameters each stage trains, and ``stage`` the index of the one that the run is in.
+        params: the parameters that are trained in it.
         methods: what the recipe adds to a plain step.
+        notes: events of the set-up, to be logged when a new run begins.
         exchange_state: what this rank's gradient exchange goes on from; empty once it is rehearsed and has it.
     """
 
     plan: StepPlan
+    trainable: Trainable
+    stage: int
     wrapped: nn.Module
     params: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     methods: Parts
+    notes: list[dict[str, Any]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     exchange_state: dict[str, Any] = field(default_factory=dict)
 

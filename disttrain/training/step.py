@@ -24,11 +24,13 @@ class Update:
     Attributes:
         parts: of each micro-batch, the losses of its items and the factor that makes their sum a part of the mean.
         grad_norm: 2-norm of the gradient of that mean, before clipping; the same on all ranks. On the device.
+        lr: the learning rate, before the factors of parameters of their own.
         applied: whether the weights moved; False after an fp16 overflow, on all ranks alike.
     """
 
     parts: Sequence[tuple[Tensor, float]]
     grad_norm: Tensor
+    lr: float
     applied: bool
 
     def loss(self) -> Tensor:
@@ -45,7 +47,7 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     """
     methods, number = run.methods, run.progress.position.updates + 1
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
     for param in run.params:
         param.grad = None
     methods.all.begin_update(run.progress.position)
@@ -61,7 +63,7 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
     applied = run.precision.step(run.optimizer)
     if applied:
         methods.all.end_update(batch)
-    return Update(parts, grad_norm, applied)
+    return Update(parts, grad_norm, lr, applied)
 
 
 def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:

@@ -26,7 +26,13 @@ def pages() -> ModuleType:
 
 
 # They need another key's value besides: the example alone is refused, with a message that says so.
-CONDITIONAL = {("data", "parts"), ("loss.penalties", "l1"), ("loss.penalties", "l2"), ("loss.penalties", "parameters")}
+CONDITIONAL = {
+    ("data", "parts"),
+    ("loss.penalties", "l1"),
+    ("loss.penalties", "l2"),
+    ("loss.penalties", "parameters"),
+    ("optimizer.groups", "parameters"),
+}
 
 
 def test_every_example_is_accepted(pages: ModuleType) -> None:

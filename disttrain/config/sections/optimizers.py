@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from disttrain.config.sections.base import CUSTOM, Fraction, Importable, Open, Positive, Section, by_name, pair
+from disttrain.config.sections.fine_tune import Patterns
 
 Rate = Annotated[float, Field(gt=0.0)]
 Decay = Annotated[float, Field(ge=0.0)]
@@ -37,12 +38,28 @@ class Larc(Section):
     exclude: Exclude = _ADAPTED
 
 
+class ParameterGroup(Section):
+    """Settings of parameters that are chosen by name. Each comes from the first group that matches and gives it."""
+
+    parameters: Patterns = Field(description="Names of parameters, shell style (*, ?, [abc]).", examples=[["head.*"]])
+    lr_factor: Rate | None = Field(None, description="What their learning rate is times.", examples=[10.0])
+    weight_decay: Decay | None = Field(
+        None, description="Theirs, in the place of the optimizer's and of weight_decay_exclude.", examples=[0.0]
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.lr_factor is None and self.weight_decay is None:
+            raise ValueError("expected lr_factor, weight_decay or both")
+        return self
+
+
 class _Optimizer(Section):
     """What all have. Fields that are not ``OURS`` are arguments of the class ``made_by``, with ``fixed`` besides."""
 
     OURS: ClassVar = {
         *("name", "lr", "reference_batch", "lr_scaling"),
-        *("weight_decay_exclude", "adapt_exclude", "larc"),
+        *("weight_decay_exclude", "adapt_exclude", "larc", "groups", "layer_decay"),
     }
     made_by: ClassVar[str] = ""
     fixed: ClassVar[Mapping[str, Any]] = {}
@@ -53,6 +70,16 @@ class _Optimizer(Section):
         None, description="Batch that lr is meant for; null: lr is taken as it is.", examples=[256]
     )
     lr_scaling: AdamScaling = _SCALING
+    groups: list[ParameterGroup] = Field(
+        default_factory=list,
+        description="Learning rates and weight decay of their own, by parameter name.",
+        examples=[[{"parameters": ["head.*"], "lr_factor": 10.0}]],
+    )
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None,
+        description="Factor on the learning rate from each numbered block to the one below it; the head has 1.",
+        examples=[0.75],
+    )
 
 
 class _Momentum(_Optimizer):

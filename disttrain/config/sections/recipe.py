@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from disttrain.config.sections.base import (
     UNITS,
@@ -18,10 +17,11 @@ from disttrain.config.sections.base import (
     exactly_one,
 )
 from disttrain.config.sections.batch import Batch
+from disttrain.config.sections.fine_tune import Patterns, Stage, Start, checked_stages
 from disttrain.config.sections.methods import Average, BatchNorm, Communication, Every, Gradient, Loss
 from disttrain.config.sections.models import Model
 from disttrain.config.sections.optimizers import Optimizer
-from disttrain.config.sections.schedules import MultiStep, Schedule
+from disttrain.config.sections.schedules import Schedule, beyond
 from disttrain.config.sections.speed import Compile, LossScaling
 from disttrain.config.sections.tasks import Task
 
@@ -123,10 +123,13 @@ class Recipe(Section):
     ) = Field(None, description="Of the run directory; null: the file's name.", examples=["baseline"])
     task: Task = Field(description="What is trained on, and how losses and metrics are made.")
     model: Model | None = Field(None, description="null: the task's own default.")
-    start_from: str | None = Field(
+    start_from: Start | None = Field(
+        None, description="Weights to begin with: a path, or a section.", examples=["runs/pretrained"]
+    )
+    trainable: Patterns | None = Field(
         None,
-        description="Run directory whose weights to begin with; all else begins anew.",
-        examples=["runs/pretrained"],
+        description="Parameters that are trained, by name; the others stay as they are. null: as the model has it.",
+        examples=[["head.*"]],
     )
     batch: Batch = Field(description="The global batch, and how much of it a rank takes at once.")
     epochs: Epochs | None = Field(None, description="Length of the run, in passes over the train set.", examples=[90])
@@ -135,6 +138,11 @@ class Recipe(Section):
         None, validate_default=True, description="Length of the run, in optimizer updates.", examples=[10000]
     )
     optimizer: Optimizer = Field(description="How weights follow gradients.")
+    stages: list[Stage] = Field(
+        default_factory=list,
+        description="Parts of the run, each with its own trainable parameters; the last to its end.",
+        examples=[[{"epochs": 2, "trainable": ["head.*"]}, {"lr_factor": 0.1}]],
+    )
     schedule: Schedule = Field(default_factory=Schedule, description="The learning rate over the run.")
     precision: Literal["fp64", "fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="Arithmetic of forward and backward; parameters are float32, under fp64 float64."
@@ -180,7 +188,7 @@ class Recipe(Section):
     @field_validator("schedule")
     @classmethod
     def _within_the_run(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
-        beyond = [found for unit in UNITS for found in _beyond(schedule, unit, info.data.get(unit))]
+        beyond = [found for unit in UNITS for found in beyond(schedule, unit, info.data.get(unit))]
         if beyond:
             raise ValidationError.from_exception_data("schedule", beyond)
         return schedule
@@ -211,6 +219,12 @@ class Recipe(Section):
                 f"lr_scaling: {optimizer.lr_scaling} needs reference_batch, the batch that lr is meant for"
             )
         return optimizer
+
+    @field_validator("stages")
+    @classmethod
+    def _stages(cls, stages: list[Stage], info: ValidationInfo) -> list[Stage]:
+        optimizer = info.data.get("optimizer")
+        return checked_stages(stages, "none" if optimizer is None else optimizer.lr_scaling)
 
     @field_validator("noise_scale")
     @classmethod
@@ -243,27 +257,3 @@ class Recipe(Section):
         if early_stopping is not None and info.data.get("evaluate", ...) is None:
             raise ValueError("needs evaluations, and evaluate is null")
         return early_stopping
-
-
-def _beyond(schedule: Schedule, unit: str, total: float | None) -> list[InitErrorDetails]:
-    """Parts of the schedule that lie beyond the end of the run; known only where both are given in the same unit."""
-    if total is None:
-        return []
-    found: list[tuple[tuple[str, ...], float]] = []
-    warmup = getattr(schedule.warmup, unit, None)
-    if warmup is not None and warmup > total:
-        found.append((("warmup", unit), warmup))
-    decay = schedule.decay
-    points = getattr(decay.milestones, unit) if isinstance(decay, MultiStep) else None
-    if points and points[-1] > total:
-        found.append((("decay", "multistep", "milestones", unit), points[-1]))
-    return [
-        InitErrorDetails(
-            type=PydanticCustomError(
-                "contradiction", "{text}", {"text": f"{value:g} is beyond the run of {total:g} {unit}"}
-            ),
-            loc=loc,
-            input=value,
-        )
-        for loc, value in found
-    ]

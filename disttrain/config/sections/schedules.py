@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from disttrain.config.sections.base import UNITS, Epochs, Fraction, Length, Section, Total, by_kind, exactly_one
 
@@ -181,3 +182,27 @@ class Schedule(Section):
         if isinstance(decay, OneCycle) and info.data.get("warmup") is not None:
             raise ValueError("one_cycle has a rise of its own; leave schedule.warmup out")
         return decay
+
+
+def beyond(schedule: Schedule, unit: str, total: float | None) -> list[InitErrorDetails]:
+    """Parts of the schedule that lie beyond the end of the run; known only where both are given in the same unit."""
+    if total is None:
+        return []
+    found: list[tuple[tuple[str, ...], float]] = []
+    warmup = getattr(schedule.warmup, unit, None)
+    if warmup is not None and warmup > total:
+        found.append((("warmup", unit), warmup))
+    decay = schedule.decay
+    points = getattr(decay.milestones, unit) if isinstance(decay, MultiStep) else None
+    if points and points[-1] > total:
+        found.append((("decay", "multistep", "milestones", unit), points[-1]))
+    return [
+        InitErrorDetails(
+            type=PydanticCustomError(
+                "contradiction", "{text}", {"text": f"{value:g} is beyond the run of {total:g} {unit}"}
+            ),
+            loc=loc,
+            input=value,
+        )
+        for loc, value in found
+    ]

@@ -33,8 +33,8 @@ MISTAKES = {
     "schedule.warmup.epochs=3": "schedule.warmup.epochs: 3 is beyond the run of 2 epochs",
     "gradient=5": "gradient: got 5; expected a section (key: value)",
     "qqq.at.all=5": (
-        "qqq: unknown key; expected one of name, task, model, start_from, batch, epochs, samples, updates, optimizer, "
-        "schedule, precision, loss_scaling, reduced_precision_reductions, gradient, loss, compile, memory_format, "
+        "qqq: unknown key; expected one of name, task, model, start_from, trainable, batch, epochs, samples, updates, optimizer, "
+        "stages, schedule, precision, loss_scaling, reduced_precision_reductions, gradient, loss, compile, memory_format, "
         "activation_checkpointing, batch_norm, average, data, evaluate, early_stopping, checkpoint, log, "
         "communication, noise_scale, numerics, update_angle, seed"
     ),

@@ -93,7 +93,7 @@ def test_a_gradient_that_is_not_finite_takes_the_place_of_its_line(make_run: Mak
     for step in (1, 2):
         run.progress.position = run.progress.position.advanced(next(iter(make_loader(run))))
         norm = torch.tensor(float("nan") if step == broken else 1.0)
-        journal.note(Update([(torch.ones(3), 1 / 3)], norm, applied=True), last=False)
+        journal.note(Update([(torch.ones(3), 1 / 3)], norm, 0.1, applied=True), last=False)
     with pytest.raises(DivergedError, match=f"of update {broken} is nan"):
         journal.flush()
     assert sink.records == []

@@ -12,12 +12,15 @@ from torch import nn
 from disttrain.config import load_recipe
 from disttrain.errors import InputError
 from disttrain.methods.optimizers import make_optimizer
+from disttrain.methods.rates import parameter_settings
 from tests.unit.optim.golden import agree, drive
 from tests.unit.optim.test_golden import RATES, gradient, starts
 
 
 def made(section: str, model: nn.Module) -> torch.optim.Optimizer:
-    return make_optimizer(load_recipe(None, [f"optimizer={section}"]), model, lr=0.1, global_batch=64)
+    recipe = load_recipe(None, [f"optimizer={section}"])
+    settings = parameter_settings(recipe, model, [name for name, _ in model.named_parameters()])
+    return make_optimizer(recipe, model, 0.1, 64, settings)
 
 
 def test_one_kernel_for_torchs_own() -> None:
