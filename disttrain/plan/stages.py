@@ -42,7 +42,7 @@ def resolve_stages(recipe: Recipe, epoch: EpochLength) -> tuple[StagePlan, ...]:
     """At least one: a recipe without stages is a single one.
 
     Raises:
-        InputError: a stage is shorter than a sample.
+        InputError: a stage is too short for an update.
     """
     found: list[StagePlan] = []
     start = 0
@@ -53,8 +53,10 @@ def resolve_stages(recipe: Recipe, epoch: EpochLength) -> tuple[StagePlan, ...]:
         found.append(StagePlan(start, patterns, stage.lr_factor, warmup, stage.optimizer == "keep"))
         if i < len(recipe.stages) - 1:
             length = _after(start, stage, epoch)
-            if length < 1:
-                raise InputError(f"stages: stage {i + 1} is less than one sample; expected a longer one")
+            if epoch.updates_after(start + length) == epoch.updates_after(start):
+                raise InputError(
+                    f"stages: no update begins in the {length} samples of stage {i + 1}; expected a longer one"
+                )
             start += length
     return tuple(found)
 

@@ -188,9 +188,9 @@ class Recipe(Section):
     @field_validator("schedule")
     @classmethod
     def _within_the_run(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
-        beyond = [found for unit in UNITS for found in beyond(schedule, unit, info.data.get(unit))]
-        if beyond:
-            raise ValidationError.from_exception_data("schedule", beyond)
+        found = [problem for unit in UNITS for problem in beyond(schedule, unit, info.data.get(unit))]
+        if found:
+            raise ValidationError.from_exception_data("schedule", found)
         return schedule
 
     @field_validator("loss_scaling")
