@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "another name": (lambda c: c.model.update(x=c.model.popitem()[1]), "tensors are not those of this recipe's model"),  # type: ignore[attr-defined]
     "a name too many": (put("model", "more", value=torch.zeros(1)), "1 tensors are not those.*more"),
     "another shape": (put("model", "0.bias", value=torch.zeros(7)), "tensors are not those"),
-    "weights not finite": (lambda c: next(iter(c.model.values())).fill_(math.inf), "not finite"),
+    "weights not finite": (lambda c: next(t for t in c.model.values() if t.is_floating_point()).fill_(math.inf), "not finite"),
     "no progress": (put(*PROGRESS, value=...), "the checkpoint's state is of"),
     "something more": (put("state", "more", value=1), "the checkpoint's state is of"),
     "progress a list": (put(*PROGRESS, value=[]), "progress of the run is not"),
