@@ -49,20 +49,22 @@ def evaluation_batches(
         raise InputError(f"rank is {rank} of {size}; it must be from 0 to {size - 1}")
     lo, hi = share(len(dataset if chosen is None else chosen), rank, size)
     pieces = (arange(start, min(start + batch, hi), dtype=int64) for start in range(lo, hi, batch))
-    stream = _deliver(
-        dataset, pieces if chosen is None else map(chosen.ids, pieces), workers, prefetch, device, collate
-    )
-    return stream if lo < hi else _nothing()
+    if lo >= hi:
+        return _nothing()
+    ids = pieces if chosen is None else map(chosen.ids, pieces)
+    return batches_of(dataset, ids, workers=workers, prefetch=prefetch, device=device, collate=collate)
 
 
-def _deliver(
+def batches_of(
     dataset: Dataset,
     pieces: Iterator[Ids],
-    workers: int,
-    prefetch: int,
-    device: str | torch.device | None,
-    collate: Collate,
+    *,
+    workers: int = 0,
+    prefetch: int = 2,
+    device: str | torch.device | None = None,
+    collate: Collate = stack,
 ) -> Generator[MicroBatch, None, None]:
+    """The samples of each of ``pieces``, ids (n,), as :func:`evaluation_batches` delivers them."""
     waiting: deque[Ids] = deque()
 
     def requests() -> Iterator[tuple[int, Ids]]:

@@ -18,6 +18,7 @@ from disttrain.data.tree import Tensors, leaves, map_leaves
 from disttrain.data.usable import require_usable
 from disttrain.engine.gather import GlobalBatch
 from disttrain.errors import InputError
+from disttrain.tasks.outputs import outputs_during
 from disttrain.tasks.terms import Losses, sum_of
 
 COUNT = "/count"
@@ -128,6 +129,13 @@ class Task(ABC):
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Metrics from the totals of :meth:`evaluate` over the whole set; must include ``loss`` and ``metric``."""
         return {name: total / totals[f"{name}{COUNT}"] for name, total in totals.items() if not name.endswith(COUNT)}
+
+    def predict(self, model: nn.Module, tensors: Any) -> Mapping[str, Tensor]:
+        """What the trained model says of each sample, by name: ``(samples, ...)``. For ``disttrain predict``; override it to have
+        it for files too: ``tensors``, which :meth:`prepare` returned, then hold the inputs without targets (of an array or a
+        line of JSON a tuple of one, of an object in JSON a dict of its fields). The default gives what the model gives when
+        :meth:`evaluate` first calls it, so it needs targets as that does."""
+        return outputs_during(model, lambda: self.evaluate(model, tensors))
 
     def model_hints(self) -> Mapping[str, Any]:
         """Facts for the model: ``in_shape``, ``num_classes``, ``vocab_size``, ``sequence_length``."""

@@ -89,8 +89,8 @@ class Classification(Task):
         return {"in_shape": self.in_shape, "num_classes": self.num_classes}
 
     def prepare(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
-        if len(tensors) == 2:
-            return self._normalised(tensors[0], dtype), tensors[1]
+        if len(tensors) <= 2:  # without labels where there is only something to predict
+            return self._normalised(tensors[0], dtype), *tensors[1:]
         images, labels, others, other_labels, share, centres = tensors
         mixed, share = mix(self._normalised(images, dtype), self._normalised(others, dtype), share, centres)
         return mixed, labels, other_labels, share
@@ -112,6 +112,13 @@ class Classification(Task):
     def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         inputs, labels = tensors
         return totals(model(inputs), labels)
+
+    def predict(self, model: nn.Module, tensors: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """``class`` (int64), ``probabilities`` (samples, classes), and the ``target`` where it is known."""
+        logits = model(tensors[0])
+        target = {"target": tensors[1]} if len(tensors) == 2 else {}
+        probabilities = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return {"class": logits.argmax(-1), **target, "probabilities": probabilities}
 
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
         return rates(totals)

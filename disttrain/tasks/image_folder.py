@@ -64,6 +64,10 @@ class ImageFolder(Classification):
         self.num_classes = len(train.classes)
         return train, test
 
+    def images_seen(self) -> Split:
+        """The test set: how images are made fit for the model is its ``change``."""
+        return self._datasets[1]  # type: ignore[return-value]  # as load() gives it
+
     def model_hints(self) -> Mapping[str, Any]:
         self.train_dataset()  # the classes are not known before the folders are listed
         return super().model_hints()

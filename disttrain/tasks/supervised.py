@@ -78,6 +78,12 @@ class Supervised(Task):
         outputs, targets = self.outputs(model, tensors)
         return {name: measure(outputs, targets) for name, measure in {"loss": self._loss, **self._metrics}.items()}
 
+    def predict(self, model: nn.Module, tensors: Any) -> Mapping[str, Tensor]:
+        """``output``: what the model gives for the inputs."""
+        if isinstance(tensors, Mapping):
+            return {"output": _logits(model(**{k: v for k, v in tensors.items() if k != self._targets}))}
+        return {"output": _logits(model(tensors[0]))}
+
     def higher_is_better(self, metric: str) -> bool:
         return metric != "loss" and not (metric == self.metric and self._lower_is_better)
 

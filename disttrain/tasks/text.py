@@ -75,6 +75,10 @@ class Text(Task):
         tokens, targets = tensors
         return totals(model(tokens), targets)
 
+    def predict(self, model: nn.Module, tensors: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """``next``: the most probable token after each one."""
+        return {"next": model(tensors[0]).argmax(-1)}
+
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
         found = rates(totals)
         # The largest float is about exp(709).

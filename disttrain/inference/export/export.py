@@ -17,8 +17,9 @@ from disttrain.inference.export.calls import record
 from disttrain.inference.export.formats import Kind, Pretrained, Program, StateDict, class_of, difference
 from disttrain.inference.export.onnx import Onnx
 from disttrain.inference.export.quantize import int8_weights
-from disttrain.inference.export.target import KINDS, replacing, size_of
+from disttrain.inference.export.target import KINDS, size_of
 from disttrain.inference.prepared import Prepared
+from disttrain.inference.replacing import replacing
 from disttrain.nn import convert_batch_norm
 from disttrain.precision import FP64, Precision
 from disttrain.version import __version__
