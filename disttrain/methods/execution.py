@@ -5,6 +5,7 @@ All of it is done to the model in place and changes no name, so a checkpoint doe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -91,6 +92,8 @@ def _compile(recipe: Recipe, model: nn.Module) -> None:
 
     if settings.backend not in dynamo.list_backends(None):
         raise InputError(f"compile.backend is {settings.backend!r}; torch knows {', '.join(dynamo.list_backends())}")
+    # Its traceback of a model that it cannot trace; what it is about is in our message.
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     # What an earlier run of this process compiled counts towards the limit, and would decide what becomes dynamic.
     dynamo.reset()
     dynamo.config.recompile_limit = MOST_SHAPES

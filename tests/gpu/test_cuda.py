@@ -41,6 +41,22 @@ def test_every_precision_trains_on_cuda(precision: str, tmp_path: Path) -> None:
     assert [line for line in lines(tmp_path / "run") if line.get("split")][-1]["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_and_not_agree_on_cuda(mode: str, tmp_path: Path) -> None:
+    words = [*QUICK, "updates=20", "batch.per_rank_max=200", "--device", "cuda"]
+    disttrain("train", *words, "--run-dir", tmp_path / "eager").check()
+    disttrain("train", *words, f"compile={{mode: {mode}}}", "--run-dir", tmp_path / "compiled").check()
+    assert max_difference(weights(tmp_path / "compiled"), weights(tmp_path / "eager"))[0] <= 1e-5
+
+
+def test_channels_last_and_recomputed_on_cuda(tmp_path: Path) -> None:
+    words = [*QUICK, "model={name: convnet, widths: [8, 8], norm: ghost_batch}", "precision=fp64", "--device", "cuda"]
+    more = ["memory_format=channels_last", "activation_checkpointing=['*']"]
+    disttrain("train", *words, "--run-dir", tmp_path / "plain").check()
+    disttrain("train", *words, *more, "--run-dir", tmp_path / "other").check()
+    assert max_difference(weights(tmp_path / "other"), weights(tmp_path / "plain"))[0] <= 1e-10
+
+
 def test_killed_and_resumed_is_bit_identical_on_cuda(tmp_path: Path) -> None:
     words = [*QUICK, "schedule.decay.kind=constant", "model.dropout=0.1", "--device", "cuda"]
     disttrain("train", *words, "--run-dir", tmp_path / "whole").check()

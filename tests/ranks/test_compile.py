@@ -68,6 +68,14 @@ def test_compiled_ranks_are_one_process_not_compiled(launcher: str, eager: Path,
     assert_resumed_to_the_bit(launcher, 2, tmp_path / "run", words)
 
 
+def test_what_cannot_be_compiled_is_one_message(tmp_path: Path) -> None:
+    words = ["model={name: 'tests.uncompilable:Uncompilable'}", QUICK, "log.tensorboard=false"]
+    result = train("ranks", 2, tmp_path / "run", *words)
+    assert result.code == 2, result.text
+    assert result.err.count("disttrain: compile: TorchRuntimeError: ") == 1
+    assert "Traceback" not in result.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", every_launcher("none", "ranks", "horovodrun"))
 def test_inductor(launcher: str, eager: Path, tmp_path: Path) -> None:

@@ -128,18 +128,6 @@ def test_convolutions_work_channels_last(make_run: MakeRun) -> None:
     assert seen == [False, False]
 
 
-class Broken(nn.Module):
-    """Cannot be compiled: what it does with its input is refused while it is traced."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(64, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear(x.flatten(1))
-        return y @ y if torch.compiler.is_compiling() else y
-
-
 REFUSED = {
     "a backend that is not there": (
         ["compile={backend: indictor}"],
@@ -164,7 +152,7 @@ def test_refused_before_training(make_run: MakeRun, words: list[str], message: s
 
 
 def test_what_the_compiler_says_is_one_message(make_run: MakeRun) -> None:
-    run = make_run(COMPILED, "model={name: 'tests.unit.training.test_execution:Broken'}")
+    run = make_run(COMPILED, "model={name: 'tests.uncompilable:Uncompilable'}")
     with pytest.raises(InputError, match=r"^compile: TorchRuntimeError: ") as found:
         go_on(run, 1)
     assert "\n" not in str(found.value)
