@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from disttrain.engine.select import init as init
     from disttrain.engine.stop import stop_requests as stop_requests
     from disttrain.engine.world import World as World
+    from disttrain.inference.totals import totals as totals
+    from disttrain.precision import Precision as Precision
+    from disttrain.precision import use_precision as use_precision
+    from disttrain.state.state import State as State
     from disttrain.tasks.base import Task as Task
     from disttrain.tasks.supervised import Supervised as Supervised
 
@@ -36,6 +40,10 @@ _LAZY = {
     "World": "disttrain.engine.world:World",
     "GlobalBatch": "disttrain.engine.gather:GlobalBatch",
     "stop_requests": "disttrain.engine.stop:stop_requests",
+    "State": "disttrain.state.state:State",
+    "Precision": "disttrain.precision:Precision",
+    "use_precision": "disttrain.precision:use_precision",
+    "totals": "disttrain.inference.totals:totals",
     "Task": "disttrain.tasks.base:Task",
     "Supervised": "disttrain.tasks.supervised:Supervised",
     "data": "disttrain.data",
@@ -47,6 +55,8 @@ _LAZY = {
 __all__ = [
     "Engine",
     "GlobalBatch",
+    "Precision",
+    "State",
     "Supervised",
     "Task",
     "World",
@@ -54,9 +64,11 @@ __all__ = [
     "data",
     "errors",
     "init",
+    "use_precision",
     "optim",
     "schedules",
     "stop_requests",
+    "totals",
 ]
 
 

@@ -176,3 +176,22 @@ def require_device(name: str, device: torch.device) -> None:
     """
     if lacks := missing(name, device):
         raise InputError(f"precision {name}: {lacks}")
+
+
+def use_precision(name: str, device: torch.device) -> Precision:
+    """The precision of that name, its process-wide switches set: for a loop of your own. An optimizer that is stepped by itself
+    needs one of its own.
+
+    Args:
+        name: ``fp64``, ``fp32``, ``tf32``, ``bf16`` or ``fp16``; parameters are to be of its ``parameter_dtype``.
+        device: of this rank, ``engine.world.device``.
+
+    Raises:
+        InputError: there is none of that name, or the device does not have it.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"precision {name!r}: expected one of {', '.join(PRECISIONS)}")
+    require_device(name, device)
+    precision = PRECISIONS[name](device)
+    precision.activate()
+    return precision

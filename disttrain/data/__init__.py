@@ -1,6 +1,6 @@
 """Data: the global order of samples, its shares for the ranks, datasets and loaders.
 
-Importing the package does not import torch; only the data sets and :func:`stack` do, when they are first used.
+Importing the package does not import torch; only the data sets, :func:`noise` and :func:`stack` do, when they are first used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from disttrain.data.shares import share
 if TYPE_CHECKING:
     from disttrain.data.arrays import ArrayDataset
     from disttrain.data.collate import stack
+    from disttrain.data.normal_noise import noise
     from disttrain.data.numpy_files import NumpyDataset
     from disttrain.data.table import Table
 
@@ -36,11 +37,18 @@ __all__ = [
     "WithReplacement",
     "held_out",
     "loader",
+    "noise",
     "share",
     "stack",
 ]
 
-_WITH_TORCH = {"ArrayDataset": "arrays", "NumpyDataset": "numpy_files", "Table": "table", "stack": "collate"}
+_WITH_TORCH = {
+    "ArrayDataset": "arrays",
+    "NumpyDataset": "numpy_files",
+    "Table": "table",
+    "noise": "normal_noise",
+    "stack": "collate",
+}
 
 
 def __getattr__(name: str) -> Any:

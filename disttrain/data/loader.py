@@ -218,6 +218,7 @@ def loader(
     global_batch: int,
     seed: int = 0,
     epochs: int = 1,
+    position: Position | None = None,
     per_rank_max: int | None = None,
     order: Literal["global_shuffle", "replacement", "sequential"] | Order = "global_shuffle",
     last: Literal["keep", "drop"] = "keep",
@@ -230,6 +231,8 @@ def loader(
     Args:
         world: anything with ``rank`` and ``size``, such as ``engine.world``.
         global_batch: samples in a batch over all ranks.
+        epochs: where the batches end, counted from the beginning and not from ``position``.
+        position: where they begin, such as that of a :class:`disttrain.State`; None: at the beginning.
         order: the name of an order, or an order such as ``Partition(len(dataset), seed, parts=8)``; of a part of the dataset,
             ``GlobalShuffle(len(train), seed, train)`` where ``train, validation = held_out(len(dataset), 0.1)``.
         The others are those of :class:`Loader`.
@@ -253,6 +256,7 @@ def loader(
         batch_size=global_batch,
         per_rank_max=per_rank_max,
         last=last,
+        position=position,
         stop_samples=epochs * chosen.num_samples,
         seed=seed,
         workers=workers,

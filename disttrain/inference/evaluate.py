@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from disttrain.data.batch import MicroBatch
 from disttrain.data.dataset import Dataset, plain
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.data.selection import Selection, held_out
 from disttrain.engine.memory import out_of_memory_as
-from disttrain.errors import InputError
 from disttrain.inference.prepared import Prepared
+from disttrain.inference.totals import added_up
 from disttrain.tasks.base import Task
 from disttrain.tasks.given import given
 from disttrain.tasks.make import collate_of, fraction_held_out
@@ -29,47 +29,26 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
     """
     engine, task, settings, model = run.engine, run.task, run.recipe.evaluate, run.model
     dataset, chosen = samples(task, split, fraction_held_out(run.recipe))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    totals: dict[str, Tensor] = {}
     at_once = settings.batch if settings is not None else 1000
-    try:
-        with torch.inference_mode(), out_of_memory_as(lambda: f"{at_once} samples at once: lower evaluate.batch"):
-            for micro in evaluation_batches(
-                dataset,
-                rank=engine.world.rank,
-                size=engine.world.size,
-                batch=at_once,
-                chosen=chosen,
-                workers=run.recipe.data.workers,
-                device=engine.world.device,
-                collate=collate_of(task),
-            ):
-                inputs = task.prepare(micro.tensors, run.precision.parameter_dtype)
-                with run.precision.forward_context():
-                    found = given(task.evaluate, model, inputs)
-                for name, total in found.items():
-                    total = checked_total(run, name, total)
-                    totals[name] = totals[name] + total if name in totals else total
-    finally:
-        for module, training in modes:  # one by one: the user may have frozen some of them
-            module.training = training
-    names = sorted(set().union(*engine.all_gather_object(sorted(totals))))
-    zero = torch.zeros((), dtype=torch.float64)
-    sums = engine.all_reduce(torch.stack([totals.get(name, zero).cpu() for name in names]))
-    return task.summarise(dict(zip(names, sums.tolist(), strict=True)))
+    batches = evaluation_batches(
+        dataset,
+        rank=engine.world.rank,
+        size=engine.world.size,
+        batch=at_once,
+        chosen=chosen,
+        workers=run.recipe.data.workers,
+        device=engine.world.device,
+        collate=collate_of(task),
+    )
 
+    def measure(micro: MicroBatch) -> Mapping[str, Tensor]:
+        inputs = task.prepare(micro.tensors, run.precision.parameter_dtype)
+        with run.precision.forward_context():
+            return given(task.evaluate, model, inputs)
 
-def checked_total(run: Prepared, name: str, total: object) -> Tensor:
-    """What a task sums over a batch, in float64.
-
-    Raises:
-        InputError: it is not one number in a tensor; the message names the task.
-    """
-    if isinstance(total, Tensor) and total.dim() == 0:
-        return total.double()
-    kind = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else f"a {type(total).__name__}"
-    raise InputError(f"task {run.recipe.task.name}: evaluate() gave {kind} as {name}; expected a scalar tensor, a sum")
+    with out_of_memory_as(lambda: f"{at_once} samples at once: lower evaluate.batch"):
+        totals = added_up(engine, model, batches, measure, f"task {run.recipe.task.name}: evaluate()")
+    return task.summarise(totals)
 
 
 def samples(task: Task, split: Split, fraction: float | None) -> tuple[Dataset, Selection | None]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from disttrain.checkpoint import Checkpoint, capture_rng, list_checkpoints, restore_rng, save_checkpoint
+from disttrain.checkpoint import Checkpoint, capture_rng, list_checkpoints, restore_rng
 from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
-from disttrain.errors import CheckpointError, RankError, UserCodeError
+from disttrain.errors import CheckpointError
 from disttrain.inference.evaluate import deciding, deciding_metric
 from disttrain.inference.weights import restore_weights
 from disttrain.methods.execution import lay_out
 from disttrain.plan.stages import is_first
-from disttrain.training.share import gather, mean, scatter, share
+from disttrain.state.ranks import described, fits, write
+from disttrain.state.share import gather, mean, scatter, share
 from disttrain.training.state import Run
+
+_RANK = ("random", "exchange", "methods")
 
 
 def save(run: Run, run_dir: Path) -> None:
@@ -35,18 +38,13 @@ def save(run: Run, run_dir: Path) -> None:
     }
     ranks = gather(engine, mine)
 
-    def write() -> None:
+    def make() -> Checkpoint:
         state = {**run.state_dict(), "ranks": ranks}
-        checkpoint = Checkpoint(step=run.progress.position.updates, model=run.model.state_dict(), state=state)
-        best = run.progress.best_step
-        protect = {best} if settings.best and best is not None else set()
-        save_checkpoint(run_dir, checkpoint, keep=settings.keep, protect=protect)
+        return Checkpoint(step=run.progress.position.updates, model=run.model.state_dict(), state=state)
 
+    protect = {run.progress.best_step} if settings.best else set()
     with run.methods.statistics.complete():
-        try:
-            on_main(engine, write)
-        except UserCodeError as error:  # what is wrong input while a run is set up is a failed rank by now
-            raise RankError(f"rank 0 failed {engine.phase}: {error}").on_all_ranks() from error
+        write(engine, run_dir, make, keep=settings.keep, protect={step for step in protect if step is not None})
 
 
 def best(run: Run, run_dir: Path) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
         CheckpointError: on all ranks: the checkpoint is of another run, or not what disttrain writes.
     """
     engine = run.engine
-    found: dict[str, Any] = on_main(engine, lambda: described(checkpoint))
+    found: dict[str, Any] = on_main(engine, lambda: described(checkpoint, _RANK))
     groups = [dict(group) for group in run.optimizer.param_groups]
     restore_weights(run, checkpoint, averaged=False)
     run.methods.statistics.divide()
@@ -92,7 +90,7 @@ def restore(run: Run, checkpoint: Checkpoint | None) -> None:
 
     everyone(engine, load)
     ranks = None if checkpoint is None else checkpoint.state["ranks"]
-    if (found["size"], found["cuda"]) == (engine.world.size, engine.world.device.type == "cuda"):
+    if fits(engine, found):
         mine = scatter(engine, ranks)
         everyone(engine, lambda: take_up(run, mine))
     else:
@@ -115,20 +113,6 @@ def take_up(run: Run, mine: dict[str, Any]) -> None:
         raise CheckpointError(f"a rank's state cannot be continued: {type(error).__name__}: {error}") from error
 
 
-def described(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """On rank 0: of which update it is, how many ranks there were, and whether on GPUs.
-
-    Raises:
-        CheckpointError: the checkpoint does not say, or holds numbers that are not finite.
-    """
-    assert checkpoint is not None
-    ranks = checkpoint.state.get("ranks")
-    if not isinstance(ranks, list) or not ranks or not all(map(_is_rank, ranks)):
-        raise CheckpointError("the states of the ranks are not what disttrain writes")
-    check_finite({name: part for name, part in checkpoint.state.items() if name != "ranks"})
-    return {"step": checkpoint.step, "size": len(ranks), "cuda": "cuda" in ranks[0]["random"]}
-
-
 def _mean_exchange(engine: Engine, ranks: list[Any] | None) -> Any:
     """On rank 0; an error there is everybody's."""
     found: list[Any] = [None]
@@ -138,11 +122,3 @@ def _mean_exchange(engine: Engine, ranks: list[Any] | None) -> Any:
 
     on_main(engine, average)
     return found[0]
-
-
-def _is_rank(state: Any) -> bool:
-    return (
-        isinstance(state, dict)
-        and state.keys() == {"random", "exchange", "methods"}
-        and all(isinstance(part, dict) for part in state.values())
-    )

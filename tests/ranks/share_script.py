@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import disttrain
-from disttrain.training.share import gather, mean, scatter, share
+from disttrain.state.share import gather, mean, scatter, share
 from tests.unit.checkpoint.checkpoint_cases import same
 
 

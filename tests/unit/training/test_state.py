@@ -16,9 +16,9 @@ from disttrain.checkpoint import Checkpoint, capture_rng, load_latest
 from disttrain.checkpoint.fit import check_form
 from disttrain.data.position import Position
 from disttrain.errors import CheckpointError
+from disttrain.state.share import mean
 from disttrain.training.build import make_loader
 from disttrain.training.persist import restore, restore_weights, save, take_up
-from disttrain.training.share import mean
 from disttrain.training.state import Run
 from disttrain.training.step import update
 from tests.unit.checkpoint.checkpoint_cases import same
