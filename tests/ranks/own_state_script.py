@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -46,7 +47,7 @@ def main(directory: str, name: str) -> None:
             assert norm.running_mean.tolist() == [rank + 1.0] * 4  # looking changes nothing
             drawn = torch.rand(3)
             if rank == 0:
-                stored = load_latest(directory).checkpoint.model["1.running_mean"].tolist()
+                stored = load_latest(Path(directory)).checkpoint.model["1.running_mean"].tolist()
                 assert stored == [(size + 1) / 2] * 4, stored
             other = message(InputError, lambda: disttrain.State(engine, directory, model=model))
             assert "is using this run directory" in other, other
@@ -65,7 +66,7 @@ def main(directory: str, name: str) -> None:
             state.values["mine"] = object() if rank else 1
             said = message(DisttrainError, state.save)
             assert "cannot be saved" in said, said
-            assert max(list_checkpoints(state.directory)) == 5 + size
+            assert max(list_checkpoints(Path(directory))) == 5 + size
         print(f"as it was on {size} ranks", flush=True)
 
 

@@ -153,7 +153,7 @@ def test_parts_without_a_state_and_models_of_one_name_are_refused(engine: LocalE
 def test_a_value_that_cannot_be_saved_leaves_nothing_behind(engine: LocalEngine, tmp_path: Path) -> None:
     with (
         State(engine, tmp_path, values={"what": {1.5}}) as state,
-        pytest.raises(CheckpointError, match="what: a builtins.set cannot be saved"),
+        pytest.raises(CheckpointError, match=r"what: a builtins\.set cannot be saved"),
     ):
         state.save()
     assert list_checkpoints(tmp_path) == {}
