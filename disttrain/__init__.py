@@ -64,11 +64,11 @@ __all__ = [
     "data",
     "errors",
     "init",
-    "use_precision",
     "optim",
     "schedules",
     "stop_requests",
     "totals",
+    "use_precision",
 ]
 
 
