@@ -49,6 +49,10 @@ class Batch:
     def __iter__(self) -> Iterator[MicroBatch]:
         return iter(self.micro_batches)
 
+    def first(self, index: int) -> int:
+        """Place in the global batch of the first sample of micro-batch ``index``."""
+        return self.before + sum(len(micro.ids) for micro in self.micro_batches[:index])
+
     @property
     def ids(self) -> NDArray[np.int64]:
         """(share,) sample ids of this rank's share."""

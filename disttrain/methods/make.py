@@ -11,6 +11,7 @@ from disttrain.methods.averaging import Average, MovingAverage, make_average
 from disttrain.methods.base import Context, Method, Methods
 from disttrain.methods.batch_norm import RunningStatistics
 from disttrain.methods.clipping import Clip, make_clip
+from disttrain.methods.dropout import RankDropout, make_dropout
 from disttrain.methods.layer_ratios import LayerRatios
 from disttrain.methods.learned import make_loss_weights
 from disttrain.methods.loss_weights import LossWeights
@@ -40,6 +41,7 @@ class Parts:
     noise_scale: NoiseMeter
     statistics: RunningStatistics
     average: Average
+    dropout: RankDropout
     all: Methods
 
 
@@ -76,5 +78,6 @@ def make_methods(context: Context) -> Parts:
         noise_scale=noise_scale,
         statistics=statistics,
         average=average,
+        dropout=make_dropout(context),
         all=Methods(by_name),
     )

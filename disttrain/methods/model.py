@@ -11,6 +11,7 @@ import torch
 from disttrain.config import Recipe
 from disttrain.errors import DataError, InputError
 from disttrain.methods.batch_norm import apply_batch_norm
+from disttrain.methods.dropout import apply_dropout
 from disttrain.methods.execution import check_execution
 from disttrain.models.build import build_model, is_ours
 from disttrain.nn import ModelFacts, model_facts
@@ -21,8 +22,8 @@ from disttrain.tasks.classification import Classification
 def make_model(
     recipe: Recipe, task: Task, hints: Mapping[str, Any], all_reduce: Callable[[torch.Tensor], object]
 ) -> tuple[torch.nn.Module, ModelFacts]:
-    """The recipe's model, or the task's own default, in the task's shapes and with the recipe's batch norm; and what it says
-    of itself.
+    """The recipe's model, or the task's own default, in the task's shapes and with the recipe's batch norm and dropout; and what it
+    says of itself.
 
     Raises:
         InputError: it cannot be made, or contradicts the recipe.
@@ -34,6 +35,7 @@ def make_model(
         arguments = recipe.model.model_dump(exclude_none=is_ours(recipe.model.name))
         name = arguments.pop("name")
     model = apply_batch_norm(recipe, build_model(name, arguments, hints), all_reduce)
+    model = apply_dropout(recipe, model)
     check_execution(recipe, model)
     try:
         return model, model_facts(model)._replace(over_global_batch=task.over_global_batch)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from disttrain.nn.dropout import Drawn
 from disttrain.nn.ghost_norm import GhostBatchNorm
 from disttrain.nn.sync_norm import SyncBatchNorm
 
@@ -48,7 +49,7 @@ def _rank_dependent(model: nn.Module) -> Iterator[str]:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, exact)]
     if norms:
         yield f"batch norm over a rank's own samples ({len(norms)} layers)"
-    drops = [m for m in model.modules() if _drops(m)]
+    drops = [m for m in model.modules() if _drops(m) and not isinstance(m, Drawn)]
     if drops:
         yield f"dropout from each rank's own generator ({len(drops)} layers)"
 

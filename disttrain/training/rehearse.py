@@ -18,10 +18,28 @@ from disttrain.data.shares import micro_batches, share
 from disttrain.data.tree import map_leaves
 from disttrain.engine.patience import patiently
 from disttrain.methods.execution import compiling
+from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
 from disttrain.training.step import accumulate, check_losses
 
 log = logging.getLogger("disttrain")
+
+
+def check_draws(run: Run, batch: Batch) -> None:
+    """A forward pass in which nothing may draw random numbers that the recipe does not allow.
+
+    Raises:
+        InputError: on all ranks: something does, and what.
+    """
+    with without_trace(run):
+        run.methods.dropout.check(batch, lambda: forward(run, batch.micro_batches[0]))
+
+
+def forward(run: Run, micro: MicroBatch) -> Losses:
+    """The losses of the model itself, without an exchange."""
+    inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
+    with run.precision.forward_context():
+        return run.task.losses(run.model, inputs)
 
 
 def rehearse(run: Run, batch: Batch) -> None:
@@ -57,7 +75,9 @@ def warm_start(run: Run, batch: Batch) -> None:
     def compile_all() -> None:
         with compiling(), without_trace(run), run.engine.alone(run.wrapped):
             for count in sizes(run, batch):
-                try_out(run, resized(micro, count))
+                piece = resized(micro, count)
+                with run.methods.dropout.masks(0, replace(batch, micro_batches=[piece]), 0):
+                    try_out(run, piece)
 
     patiently(run.engine, compile_all)
     run.engine.phase = phase
@@ -86,9 +106,7 @@ def resized(micro: MicroBatch, count: int) -> MicroBatch:
 
 def try_out(run: Run, micro: MicroBatch) -> None:
     """Forward and backward of the model itself, without an exchange."""
-    inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
-    with run.precision.forward_context():
-        terms = run.task.losses(run.model, inputs)
+    terms = forward(run, micro)
     check_losses(run, micro, terms)
     named: Mapping[str, Tensor] = terms if isinstance(terms, Mapping) else {"": terms}
     torch.stack([losses.sum() for losses in named.values()]).sum().backward()  # type: ignore[no-untyped-call]

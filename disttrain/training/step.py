@@ -69,13 +69,14 @@ def update(run: Run, batch: Batch, lr: float) -> Update:
 def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
     """Forward and backward of all micro-batches; gradients travel during the last. See :class:`Update` for ``parts``."""
     methods, items = run.methods, global_items(run, batch)
+    masks, number = methods.dropout.masks, run.progress.position.updates + 1
     weigh = methods.sample_weights(batch)
     last = len(batch.micro_batches) - 1
     run.task.global_batch = GlobalBatch(run.engine, batch)
     parts = []
     for i, micro in enumerate(batch):
         factor = micro.weight / items
-        with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight):
+        with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight), masks(number, batch, i):
             inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
             with run.precision.forward_context():
                 terms = given(run.task.losses, run.wrapped, inputs)

@@ -165,6 +165,10 @@ class Recipe(Section):
         "backward: less memory, more time, same gradients.",
     )
     batch_norm: BatchNorm | None = Field(None, description="null: as the model has it.")
+    dropout: Literal["invariant", "per_rank"] = Field(
+        "invariant",
+        description="invariant: masks that do not depend on the ranks; per_rank: torch's own, from each rank's generator.",
+    )
     average: Average | None = Field(None, description="Of the weights; evaluated in their place.")
     data: Data = Field(default_factory=Data, description="Order, reading and division of the samples.")
     evaluate: Evaluate | None = Field(default_factory=Evaluate, description="null: never.")
