@@ -22,8 +22,8 @@ from disttrain.tasks.classification import Classification
 def make_model(
     recipe: Recipe, task: Task, hints: Mapping[str, Any], all_reduce: Callable[[torch.Tensor], object]
 ) -> tuple[torch.nn.Module, ModelFacts]:
-    """The recipe's model, or the task's own default, in the task's shapes and with the recipe's batch norm and dropout; and what it
-    says of itself.
+    """The recipe's model, or the task's own default, in the task's shapes and with the recipe's batch norm and dropout; and what
+    it says of itself.
 
     Raises:
         InputError: it cannot be made, or contradicts the recipe.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from types import CodeType
 from typing import Any
 
@@ -46,6 +49,7 @@ def convert_dropout(model: nn.Module) -> nn.Module:
             module.__class__ = _joined(mixed, type(module))
         if isinstance(module, Drawn):
             module.drawn_as = layer_number(name), name
+    for module in model.modules():
         if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
             _samples_second(module)
     return model
@@ -84,26 +88,33 @@ def _calls_dropout(module: nn.Module) -> bool:
     own = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0.0
     if not (known or below or own):
         return False
-    names = set(_names(type(module)))
-    return bool(names & _ATTENTION) or ("dropout" in names and bool(names & {"F", "functional"}))
+    return any(_drops(code) for code in _methods(type(module)))
 
 
 def _is_probability(value: object) -> bool:
     return isinstance(value, float) and 0.0 < value <= 1.0
 
 
-def _names(kind: type[nn.Module]) -> frozenset[str]:
-    """What the methods of a class of a model call by name."""
-    methods = (vars(base).values() for base in kind.__mro__ if issubclass(base, nn.Module) and base is not nn.Module)
-    return frozenset(name for values in methods for value in values for name in _used(value))
+def _methods(kind: type[nn.Module]) -> Iterator[CodeType]:
+    """The code of the methods of a class of a model, as they are below what decorates them."""
+    for base in kind.__mro__:
+        # transformers' base class of all models speaks of attention, and draws nothing itself.
+        if issubclass(base, nn.Module) and base is not nn.Module and base.__module__ != "transformers.modeling_utils":
+            for value in vars(base).values():
+                code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
+                if isinstance(code, CodeType):
+                    yield code
 
 
-def _used(value: Any) -> Iterator[str]:
-    while hasattr(value, "__wrapped__"):
-        value = value.__wrapped__
-    code = getattr(value, "__code__", None)
-    if isinstance(code, CodeType):
-        yield from code.co_names
+def _drops(code: CodeType) -> bool:
+    """Whether it names attention, or ``F.dropout`` in so many words."""
+    if _ATTENTION & set(code.co_names):
+        return True
+    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    return any(
+        step.argval == "dropout" and (step.opname == "LOAD_GLOBAL" or before.argval in ("F", "functional"))
+        for before, step in pairwise(steps)
+    )
 
 
 def _joined(mixed: type[Drawn], kind: type[nn.Module]) -> type[nn.Module]:
