@@ -6,7 +6,7 @@ an element in its sample and not by its distance from the first, so padding a ba
 are.
 
 The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014;
-Stafford's variant 13), once for the sample, once for the layer, once for each row and once for each word of a row.
+Stafford's variant 13), once for the sample, once for the layer, and once for each coordinate.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ _WORD = (1 << 64) - 1
 _GAMMA = 0x9E3779B97F4A7C15
 _M1 = 0xBF58476D1CE4E5B9
 _M2 = 0x94D049BB133111EB
-_AXIS = (0xD1342543DE82EF95, 0xAF251AF3B0F025B5, 0xF1357AEA2E62A9C5, 0x9FB21C651E98DF25, 0xDABA0B6EB09322E3)
-"""An odd factor for each axis between the samples and the last, the last of them first."""
 
 
 def word(*parts: int) -> int:
@@ -37,7 +35,7 @@ def word(*parts: int) -> int:
 
 def sample_words(seed: int, update: int, first: int, samples: int, device: torch.device | str) -> Tensor:
     """(samples,) int64: a word for each of the samples ``first``, ``first + 1``, ... of the global batch of an update."""
-    return _mix(_arange(first + 1, samples, _GAMMA, device).add_(word(seed, update)))
+    return _mix(_steps(first + 1, samples, device).add_(word(seed, update)))
 
 
 def keep(samples: Tensor, layer: int, shape: torch.Size | tuple[int, ...], threshold: int) -> Tensor:
@@ -54,16 +52,19 @@ def keep(samples: Tensor, layer: int, shape: torch.Size | tuple[int, ...], thres
     """
     if threshold in (0, LANES):
         return torch.full(shape, threshold == LANES, device=samples.device)
-    rows = _mix(samples + layer)
-    *inner, last = shape[1:] or (1,)
-    if inner:
-        for axis, size in enumerate(inner):
-            rows = rows.unsqueeze(-1) + _arange(1, size, _AXIS[(len(inner) - 1 - axis) % len(_AXIS)], rows.device)
-        rows = _mix(rows)
-    words = _mix(rows.unsqueeze(-1) + _arange(1, -(-last // 4), _GAMMA, rows.device))
     # A lane is as often below a threshold read as a signed number as read as an unsigned one, moved by half the range.
-    kept = words.view(torch.int16) < threshold - LANES // 2
-    return kept[..., :last].reshape(shape)
+    kept = lanes(samples, layer, shape) < threshold - LANES // 2
+    return kept[..., : shape[-1] if len(shape) > 1 else 1].reshape(shape)
+
+
+def lanes(samples: Tensor, layer: int, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """int16 of ``shape``, but that the last dimension (of 1, where there is none besides the samples) is rounded up to whole
+    words of four."""
+    *inner, last = shape[1:] or (1,)
+    words = _mix(samples + layer)
+    for size in (*inner, -(-last // 4)):
+        words = _mix(words.unsqueeze(-1) + _steps(1, size, words.device))
+    return words.view(torch.int16)
 
 
 def threshold(p: float) -> int:
@@ -81,8 +82,8 @@ def _mix(z: Tensor) -> Tensor:
     return z.bitwise_xor_(shifted)
 
 
-def _arange(start: int, count: int, factor: int, device: torch.device | str) -> Tensor:
-    return torch.arange(start, start + count, device=device).mul_(_signed(factor))
+def _steps(start: int, count: int, device: torch.device | str) -> Tensor:
+    return torch.arange(start, start + count, device=device).mul_(_signed(_GAMMA))
 
 
 def _signed(number: int) -> int:
