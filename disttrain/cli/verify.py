@@ -65,7 +65,7 @@ def verify(
     if broken:
         raise RankError(
             f"the recipe is not the same run everywhere: {len(broken)} of {len(todo)} variants differ by more than {bound:g}. "
-            "Batch norm over a rank's own samples (model.norm: batch) and dropout depend on the number of ranks"
+            "Batch norm over a rank's own samples (model.norm: batch) and dropout: per_rank depend on the number of ranks"
         )
     console.print(f"largest difference within {bound:g}: the same training run", highlight=False)
 

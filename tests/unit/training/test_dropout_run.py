@@ -97,7 +97,10 @@ def test_nobody_is_accused_falsely(make_run: MakeRun) -> None:
         "precision=fp16",
     ]
     run = make_run(*WORDS, *words)
-    rehearse(run, next(iter(make_loader(run))))
+    batch, before = next(iter(make_loader(run))), torch.get_rng_state()
+    rehearse(run, batch)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert update(run, batch, lr=0.1).parts
 
 
 def test_a_model_without_dropout_has_nothing_around_its_passes(make_run: MakeRun) -> None:
