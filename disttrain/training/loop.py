@@ -18,7 +18,7 @@ from disttrain.telemetry import Sink
 from disttrain.training.build import make_loader
 from disttrain.training.journal import Journal, where
 from disttrain.training.persist import save
-from disttrain.training.rehearse import rehearse, warm_start
+from disttrain.training.rehearse import check_draws, rehearse, warm_start
 from disttrain.training.stages import enter_stage, stage_is_over
 from disttrain.training.state import Run
 from disttrain.training.step import Update, update
@@ -104,6 +104,7 @@ def batches(run: Run) -> Generator[Batch, None, None]:
             for batch in stream:
                 if run.stage != rehearsed:
                     rehearsed = run.stage
+                    check_draws(run, batch)
                     warm_start(run, batch)
                     rehearse(run, batch)
                     gc.unfreeze()

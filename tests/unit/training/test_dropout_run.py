@@ -12,7 +12,7 @@ from disttrain.data.batch import MicroBatch
 from disttrain.errors import InputError
 from disttrain.nn.dropout import Drawn
 from disttrain.training.build import make_loader
-from disttrain.training.rehearse import rehearse
+from disttrain.training.rehearse import check_draws
 from disttrain.training.state import Run
 from disttrain.training.step import update
 
@@ -76,9 +76,9 @@ def test_a_borrowed_sample_does_not_break_it(make_run: MakeRun) -> None:
 def test_draws_of_ones_own_are_refused_by_name(make_run: MakeRun, words: list[str], message: str) -> None:
     run = make_run(*WORDS[2:], *words)
     with pytest.raises(InputError, match=message):
-        rehearse(run, next(iter(make_loader(run))))
+        check_draws(run, next(iter(make_loader(run))))
     run = make_run(*WORDS[2:], *words, "dropout=per_rank")
-    rehearse(run, next(iter(make_loader(run))))
+    check_draws(run, next(iter(make_loader(run))))
 
 
 def test_layers_that_cannot_be_converted_are_refused_at_set_up(make_run: MakeRun) -> None:
@@ -98,7 +98,7 @@ def test_nobody_is_accused_falsely(make_run: MakeRun) -> None:
     ]
     run = make_run(*WORDS, *words)
     batch, before = next(iter(make_loader(run))), torch.get_rng_state()
-    rehearse(run, batch)
+    check_draws(run, batch)
     assert torch.equal(torch.get_rng_state(), before)
     assert update(run, batch, lr=0.1).parts
 

@@ -30,7 +30,7 @@ class Restless(nn.Module):
 
 
 def test_generators_and_buffers_are_as_before(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run("batch.global=32", "dropout=per_rank")
+    run = make_run("batch.global=32")
     run.model = run.wrapped = Restless(run.model)
     monkeypatch.setattr(run.engine, "rehearsals", 2)
     batch, before = next(iter(make_loader(run))), capture_rng("cpu")
