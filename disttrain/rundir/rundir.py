@@ -21,7 +21,7 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 JOB = ".job"
 MEMORY = "memory"
-OURS = (RECIPE, METRICS, JOB, MEMORY, ".lock", "log")
+OURS = (RECIPE, METRICS, "environment.jsonl", JOB, MEMORY, ".lock", "log")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ def build_run(recipe: Recipe, engine: Engine, most: int | None = None, *, seen: 
             recipe, sizes.train, sizes.test, engine.world.size, found, validation_samples=sizes.validation, most=most
         ),
     )
-    require_agreement(engine, facts(recipe, task))
+    agreed = facts(recipe, task)
+    require_agreement(engine, agreed)
     check_exchange(Exchange(**recipe.communication.model_dump()), engine.name, engine.world.size)
     notes = []
     if seen is None and recipe.start_from is not None:
@@ -63,7 +64,7 @@ def build_run(recipe: Recipe, engine: Engine, most: int | None = None, *, seen: 
     trainable = everyone(engine, lambda: find_trainable(recipe, plan.stages, model))
     precision = ready.precision
     trained = everyone(engine, lambda: make_trained(recipe, task, engine, precision, model, plan, trainable, stage))
-    return Run(recipe, engine, task, precision, model, found, plan, trainable, stage, *trained, notes)
+    return Run(recipe, engine, task, precision, model, found, plan, trainable, stage, *trained, notes, agreed)
 
 
 def make_loader(run: Run) -> Loader:

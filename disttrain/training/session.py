@@ -16,6 +16,7 @@ from disttrain.errors import DisttrainError, InputError
 from disttrain.inference.choice import samples_seen
 from disttrain.inference.weights import read
 from disttrain.plan.stages import unreached
+from disttrain.rundir.environment import note_start
 from disttrain.rundir.memory import Limit
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
 from disttrain.rundir.settle import Request, settle
@@ -109,13 +110,13 @@ def open_sink(run: Run, run_dir: Path) -> Sink:
         live=run.engine.world.owns_terminal,
     )
     world, plan = run.engine.world, run.plan
+    machine = {"ranks": world.size, "engine": run.engine.name, "device": world.device.type}
+    note_start(run_dir, step, run.agreed, plan, machine)
     sink.log(
         {
             "event": "resume" if step else "start",
             "step": step,
-            "ranks": world.size,
-            "engine": run.engine.name,
-            "device": world.device.type,
+            **machine,
             "global_batch": plan.global_batch,
             "accumulation": plan.accumulation,
             "micro_batch": plan.micro_batch,

@@ -84,6 +84,7 @@ class Run(Prepared):
         params: the parameters that are trained in it.
         methods: what the recipe adds to a plain step.
         notes: events of the set-up, to be logged when a new run begins.
+        agreed: what all ranks have alike: recipe, code, packages and data.
         exchange_state: what this rank's gradient exchange goes on from; empty once it is rehearsed and has it.
     """
 
@@ -95,6 +96,7 @@ class Run(Prepared):
     optimizer: torch.optim.Optimizer
     methods: Parts
     notes: list[dict[str, Any]] = field(default_factory=list)
+    agreed: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     exchange_state: dict[str, Any] = field(default_factory=dict)
 
