@@ -159,12 +159,18 @@ class State:
                     f"State: {name} is a {type(part).__name__}, which has no state_dict() and load_state_dict(); plain "
                     "values go into values={...}"
                 )
-        self._modules = {n: self._engine.unwrap(part) for n, part in parts.items() if isinstance(part, nn.Module)}
+        self._modules = {n: self._plain(part) for n, part in parts.items() if isinstance(part, nn.Module)}
         self._others = {n: part for n, part in parts.items() if not isinstance(part, nn.Module)}
         if len(self._tensors()) < sum(len(module.state_dict()) for module in self._modules.values()):
             raise InputError(
                 f"State: {', '.join(self._modules)} have tensors of the same name: give the models other names"
             )
+
+    def _plain(self, model: nn.Module) -> nn.Module:
+        """The module itself, whose names are those of no wrapper: neither of the engine's nor of torch.compile's."""
+        for _ in range(2):  # in either order
+            model = self._engine.unwrap(getattr(model, "_orig_mod", model))
+        return model
 
     def _take(self) -> None:
         """On rank 0: the directory is this job's from now on."""

@@ -105,6 +105,15 @@ def test_one_model_among_others_keeps_its_own_names(engine: LocalEngine, tmp_pat
     assert sorted(load_latest(tmp_path).checkpoint.model) == ["bias", "critic.bias", "critic.weight", "weight"]
 
 
+def test_a_compiled_model_is_stored_under_the_names_of_the_plain_one(engine: LocalEngine, tmp_path: Path) -> None:
+    with State(engine, tmp_path, model=torch.compile(nn.Linear(2, 1))) as state:
+        state.save()
+    plain = nn.Linear(2, 1)
+    with State(engine, tmp_path, model=plain) as state:
+        assert state.load()
+    assert sorted(load_latest(tmp_path).checkpoint.model) == ["bias", "weight"]
+
+
 def refused(engine: LocalEngine, directory: Path, **parts: object) -> str:
     with pytest.raises(CheckpointError) as error, State(engine, directory, **parts) as state:
         state.load()
