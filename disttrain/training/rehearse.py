@@ -18,6 +18,7 @@ from disttrain.data.shares import micro_batches, share
 from disttrain.data.tree import map_leaves
 from disttrain.engine.patience import patiently
 from disttrain.methods.execution import compiling
+from disttrain.tasks.given import given
 from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
 from disttrain.training.step import accumulate, check_losses
@@ -39,7 +40,7 @@ def forward(run: Run, micro: MicroBatch) -> Losses:
     """The losses of the model itself, without an exchange."""
     inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
     with run.precision.forward_context():
-        return run.task.losses(run.model, inputs)
+        return given(run.task.losses, run.model, inputs)
 
 
 def rehearse(run: Run, batch: Batch) -> None:

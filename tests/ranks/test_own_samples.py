@@ -83,5 +83,5 @@ def test_mistakes_are_named(name: str, tmp_path: Path) -> None:
     pytest.importorskip("datasets", reason="needs Hugging Face datasets, an optional dependency")
     words = [*COMMON, f"task={{name: 'tests.own_samples:{name}'}}"]
     said = disttrain("train", *words, "--run-dir", tmp_path / "run")
-    assert said.code == (4 if name == "Unpacked" else 2), said.text
+    assert said.code == 2, said.text
     assert REFUSED[name] in said.err
