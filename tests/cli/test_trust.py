@@ -18,7 +18,15 @@ log: {tensorboard: false}
 """
 
 
-@pytest.mark.parametrize("words", [["evaluate"], ["train", "--resume", "--run-dir"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate"],
+        ["train", "--resume", "--run-dir"],
+        ["export", "--to", "model.safetensors"],
+        ["predict", "--to", "rows.jsonl", "--best"],
+    ],
+)
 def test_a_foreign_run_directory_runs_no_command(words: list[str], tmp_path: Path) -> None:
     run, marker = tmp_path / "run", tmp_path / "ran"
     run.mkdir()
@@ -26,7 +34,7 @@ def test_a_foreign_run_directory_runs_no_command(words: list[str], tmp_path: Pat
         f"task: {{name: digits}}\nmodel: {{name: 'os:system', command: 'touch {marker}'}}\nbatch: {{global: 64}}\n"
         "epochs: 1\noptimizer: {name: sgd, lr: 0.1}\n"
     )
-    result = disttrain(*words, run)
+    result = disttrain(*words, run, *(["test"] if words[0] == "predict" else []))
     assert result.code == 2, result.text
     assert "model os:system" in result.err
     assert "--trust" in result.err

@@ -70,6 +70,7 @@ def test_plain_torch_counts_what_the_summary_says(tmp_path: Path) -> None:
     assert counted(tmp_path, *files) == [*expected, expected[0]]
 
 
+@pytest.mark.slow
 @NEEDS
 def test_an_onnx_file_and_int8_weights(tmp_path: Path) -> None:
     run = tmp_path / "run"
