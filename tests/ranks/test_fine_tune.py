@@ -21,7 +21,7 @@ COMMON = [
 ]  # fmt: skip
 RECIPES = {
     "vit": [
-        "model={name: 'tests.pretrained:ViT', dropout: 0.0}",
+        "model={name: 'tests.pretrained:ViT', dropout: 0.1}",
         "optimizer={name: adamw, lr: 0.01, eps: 0.0001, layer_decay: 0.5, weight_decay: 0.05, "
         "groups: [{parameters: ['*.bias', '*layernorm*'], weight_decay: 0.0}]}",
         "start_from={path: FILE, exclude: ['classifier.*']}",
@@ -29,7 +29,7 @@ RECIPES = {
     ],
     "gpt2": [
         f"task={{name: text, root: '{TEXT}', sequence_length: 8}}",
-        "model={name: 'tests.pretrained:GPT2', dropout: 0.0}",
+        "model={name: 'tests.pretrained:GPT2', dropout: 0.1}",
         "optimizer={name: adamw, lr: 0.01, eps: 0.0001}",
         "start_from={path: FILE, rename: {'': 'transformer.'}, exclude: ['lm_head.*']}",
         STAGES % "lm_head",
