@@ -8,16 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from disttrain.checkpoint import capture_rng, restore_rng
 from disttrain.data.batch import Batch, MicroBatch
-from disttrain.data.shares import micro_batches, share
-from disttrain.data.tree import map_leaves
 from disttrain.engine.patience import patiently
 from disttrain.methods.execution import compiling
+from disttrain.methods.shapes import by_itself, micro_batch_sizes, resized
 from disttrain.tasks.given import given
 from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
@@ -32,6 +30,8 @@ def check_draws(run: Run, batch: Batch) -> None:
     Raises:
         InputError: on all ranks: something does, and what.
     """
+    first = resized(batch, len(batch.micro_batches[0].ids))
+    run.task.global_batch = by_itself(first, run.engine.world.device)
     with without_trace(run):
         run.methods.dropout.check(batch, lambda: forward(run, batch.micro_batches[0]))
 
@@ -71,38 +71,19 @@ def warm_start(run: Run, batch: Batch) -> None:
     if run.recipe.compile is None:
         return
     phase, run.engine.phase = run.engine.phase, "compiling the model"
-    began, micro = time.monotonic(), batch.micro_batches[0]
+    began, known = time.monotonic(), micro_batch_sizes(run.plan, run.engine.world.rank)
 
     def compile_all() -> None:
         with compiling(), without_trace(run), run.engine.alone(run.wrapped):
-            for count in sizes(run, batch):
-                piece = resized(micro, count)
-                with run.methods.dropout.masks(0, replace(batch, micro_batches=[piece]), 0):
-                    try_out(run, piece)
+            for count in sorted(known | {len(micro.ids) for micro in batch}, reverse=True):
+                piece = resized(batch, count)
+                run.task.global_batch = by_itself(piece, run.engine.world.device)
+                with run.methods.dropout.masks(0, piece, 0):
+                    try_out(run, piece.micro_batches[0])
 
     patiently(run.engine, compile_all)
     run.engine.phase = phase
     log.info("the model was compiled in %.0f s", time.monotonic() - began)
-
-
-def sizes(run: Run, batch: Batch) -> list[int]:
-    """Of this rank's micro-batches, the largest first: those of ``batch``, of full batches and of an epoch's last one. A batch
-    that grows has too many."""
-    plan, world = run.plan, run.engine.world
-    found = {len(micro.ids) for micro in batch}
-    fixed = {plan.global_batch, plan.epoch.samples % plan.global_batch} if plan.epoch.batch_at is None else set()
-    for count in fixed:
-        lo, hi = share(count, world.rank, world.size, plan.ghost_size)
-        cuts = micro_batches(lo, hi, plan.micro_batch, min(plan.ghost_size, max(hi - lo, 1)))
-        found |= {end - begin for begin, end in cuts}
-    return sorted(found, reverse=True)
-
-
-def resized(micro: MicroBatch, count: int) -> MicroBatch:
-    """Its samples over and over again, until there are ``count``."""
-    chosen = np.arange(count) % len(micro.ids)
-    tensors = map_leaves(lambda t: t[torch.from_numpy(chosen).to(t.device)], micro.tensors)
-    return MicroBatch(tensors, micro.ids[chosen], 1.0)
 
 
 def try_out(run: Run, micro: MicroBatch) -> None:

@@ -76,6 +76,30 @@ def test_what_cannot_be_compiled_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in result.err
 
 
+OTHERS = {
+    # 202 pairs: the last batch of an epoch has two, so that a third rank has none.
+    "a loss over the global batch": [
+        "task={name: 'examples.contrastive_task:Pairs', train_samples: 202, test_samples: 90}",
+        "model=null",
+        "loss.label_smoothing=0.0",
+        "batch={global: 100}",
+        "updates=5",
+    ],
+    "stages": ["stages=[{updates: 4, trainable: ['head.*', 'body.6.*']}, {}]", "updates=8"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", OTHERS.values(), ids=OTHERS)
+def test_what_else_a_recipe_may_ask_for(words: list[str], tmp_path: Path) -> None:
+    words = [*RECIPE, *words, "precision=fp64"]
+    train("none", 1, tmp_path / "eager", *words).check()
+    train("ranks", 3, tmp_path / "run", *words, QUICK).check()
+    ours, theirs = (dict(load_latest(tmp_path / name).checkpoint.model) for name in ("run", "eager"))
+    difference, where = max_difference(ours, theirs)
+    assert difference <= 1e-10, f"{where} differs by {difference:.2e}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", every_launcher("none", "ranks", "horovodrun"))
 def test_inductor(launcher: str, eager: Path, tmp_path: Path) -> None:

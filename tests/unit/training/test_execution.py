@@ -14,12 +14,13 @@ from disttrain.checkpoint import load_latest
 from disttrain.errors import InputError
 from disttrain.inference.evaluate import evaluate
 from disttrain.methods.execution import compiling
+from disttrain.methods.shapes import micro_batch_sizes
 from disttrain.telemetry import NullSink
 from disttrain.training.build import make_loader
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.persist import restore, save
-from disttrain.training.rehearse import sizes, warm_start
+from disttrain.training.rehearse import warm_start
 from disttrain.training.state import Run
 from disttrain.verify.verify import max_difference
 
@@ -93,7 +94,7 @@ def test_what_will_be_seen_is_compiled_before_the_first_update(make_run: MakeRun
     stream, journal = batches(run), Journal(run, NullSink())
     counters.clear()
     first = next(stream)
-    assert sizes(run, first) == [160, 157]
+    assert micro_batch_sizes(run.plan, 0) == {160, 157}
     compiled = counters["stats"]["unique_graphs"]
     assert compiled == 2
     for _ in range(5):
