@@ -85,6 +85,7 @@ OTHERS = {
         "batch={global: 100}",
         "updates=5",
     ],
+    "dropout": ["model.dropout=0.2", "updates=8"],
     "stages": ["stages=[{updates: 4, trainable: ['head.*', 'body.6.*']}, {}]", "updates=8"],
 }
 
