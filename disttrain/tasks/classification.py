@@ -89,6 +89,12 @@ class Classification(Task):
         return {"in_shape": self.in_shape, "num_classes": self.num_classes}
 
     def prepare(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Sequence[Tensor]:
+        if not isinstance(tensors, tuple | list):
+            held = f" with {', '.join(map(str, tensors))}" if isinstance(tensors, Mapping) else ""
+            raise InputError(
+                f"task {type(self).__name__}: a sample is a {type(tensors).__name__}{held}; expected a tuple, (input, label), "
+                "or a prepare() of your own that makes one of it"
+            ).on_all_ranks()
         if len(tensors) <= 2:  # without labels where there is only something to predict
             return self._normalised(tensors[0], dtype), *tensors[1:]
         images, labels, others, other_labels, share, centres = tensors

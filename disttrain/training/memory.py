@@ -73,6 +73,8 @@ def largest_fit(recipe: Recipe, world: World, most: int | None = None) -> int:
         counts, facts = (sizes.train, sizes.test), ready.facts
         del ready
         whole = resolve_plan(recipe, *counts, world.size, facts, validation_samples=sizes.validation)
+        if facts.sync_norm or facts.over_global_batch:
+            return whole.micro_batch  # nothing to choose: such a run cannot accumulate
         share = shares(min(whole.largest_batch, whole.epoch.samples), world.size, whole.ghost_size)[1]
         recipe = on_one_rank(recipe, share)
         plan = resolve_plan(recipe, *counts, 1, facts, validation_samples=sizes.validation, most=most)

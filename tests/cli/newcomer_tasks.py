@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from disttrain.tasks.base import Sizes
 from disttrain.tasks.digits import Digits
@@ -52,3 +52,19 @@ class OddShapes(Digits):
 
 class StringLabels(OddShapes):
     shapes = False
+
+
+class Dicts(OddShapes):
+    def train_dataset(self) -> Any:
+        return [{"image": torch.zeros(1, 8, 8), "label": 0}] * 100
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        while True:
+            yield torch.zeros(1, 8, 8), 0
+
+
+class Stream(OddShapes):
+    def train_dataset(self) -> Any:
+        return Endless()

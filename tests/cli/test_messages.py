@@ -28,6 +28,18 @@ MISTAKES = {
         "sample 50: field 0 is torch.float32 (1, 8, 9)",
     ),
     "a string label": ([f"{OWN}:StringLabels"], "field 1 is a str; expected a tensor, an array of numbers or a number"),
+    "a dict where a tuple is meant": (
+        [f"{OWN}:Dicts"],
+        "task Dicts: a sample is a dict with image, label; expected a tuple, (input, label), or a prepare() of your own",
+    ),
+    "a stream": (
+        [f"{OWN}:Stream"],
+        "train_dataset() is a Endless, which has no length or cannot read a sample by its number; samples are read",
+    ),
+    "a precision that the device lacks": (
+        ["precision=tf32"],
+        "precision tf32: TF32 is a format of GPUs, and this is the CPU: use precision: fp32",
+    ),
     "an unknown key": (["optimizer.learning_rate=0.1"], "unknown key; did you mean optimizer.lr?"),
     "a missing file": (["nowhere.yaml"], "nowhere.yaml: there is no such file"),
     "a wrong root": (
@@ -45,7 +57,7 @@ MISTAKES = {
     "a task that its module lacks": ([f"{OWN}:MeanLos"], "has no 'MeanLos'; did you mean MeanLoss?"),
     "a task by another name": (
         [f"{OWN}:Task"],
-        "has no 'Task'; it defines MeanLoss, FewLosses, Items, OddShapes, StringLabels",
+        "has no 'Task'; it defines MeanLoss, FewLosses, Items, OddShapes, StringLabels, Dicts, Endless, Stream",
     ),
     "a task whose module fails": (
         ["task.name=tests.cli.newcomer_failing:Task"],

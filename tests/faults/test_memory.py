@@ -100,6 +100,21 @@ def test_auto_is_what_fits_on_the_smallest_rank(reference: dict[str, torch.Tenso
     assert max_difference(weights(tmp_path), reference)[0] < 1e-10
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["batch.growth={kind: linear, end: 200, samples: 192}"], 25),  # 200 -> 100 -> 50 -> 25
+        (["model={name: mlp, hidden: [40], norm: ghost_batch, ghost_size: 8}"], 24),  # 96 -> 48 -> 24
+        (["model={name: mlp, hidden: [40], norm: batch}", "batch_norm={kind: sync}", "task.most=96"], 96),
+        (["optimizer={name: sgd, lr: 0.1, lr_scaling: adascale, reference_batch: 24}"], 24),
+    ],
+)
+def test_auto_goes_with(words: list[str], found: int, tmp_path: Path) -> None:
+    few = [*RECIPE, "updates=2", "evaluate=null", "batch.per_rank_max=auto", SHORT, "task.most=30"]
+    train("none", 1, tmp_path, *few, *words).check()
+    assert starts(tmp_path) == [("start", 0, found)]
+
+
 def test_a_search_leaves_no_trace(tmp_path: Path) -> None:
     """Dropout draws from the random states that the search has used too, and batch norm has statistics of its own."""
     words = [
