@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from disttrain.config import Recipe
+from disttrain.engine.agreement import everyone, on_main
+from disttrain.engine.base import Engine
 from disttrain.engine.memory import device_name
 from disttrain.engine.world import World
 from disttrain.errors import DisttrainError, InputError
 from disttrain.nn.facts import ModelFacts
 from disttrain.plan.plan import StepPlan
 from disttrain.plan.smaller import halved
-from disttrain.rundir.rundir import MEMORY, replace_file
+from disttrain.rundir.rundir import MEMORY, METRICS, Place, replace_file
 
 log = logging.getLogger("disttrain")
 
@@ -84,6 +86,34 @@ def stated(recipe: Recipe) -> str:
     """What a recipe says of the samples at once; who changes it means it, and earlier findings no longer count."""
     batch = recipe.batch
     return f"per_rank {batch.per_rank}" if batch.per_rank is not None else f"per_rank_max {batch.per_rank_max}"
+
+
+def known_limit(place: Place, engine: Engine, search: Callable[[Recipe, World, int | None], int]) -> Limit:
+    """What earlier starts of the run have found on such devices and, for ``per_rank_max: auto``, what is found now; the same
+    on all ranks.
+
+    Findings count as long as the recipe states the same. Every rank reads its own view of the run directory, because a rank
+    that runs out of memory may write to no other.
+
+    Args:
+        search: finds how many samples fit on this rank, for a recipe, at most so many.
+
+    Raises:
+        DisttrainError: on all ranks: a file is damaged, or the search failed.
+    """
+    world, here = engine.world, (stated(place.recipe), device_name(engine.world.device))
+    if not on_main(engine, lambda: (place.path / METRICS).exists()):  # a new run, where another may have been
+        everyone(engine, lambda: forget_fits(place.path))
+    mine = everyone(engine, lambda: [fit for fit in read_fits(place.path) if (fit.stated, fit.device) == here])
+    known = {fit for part in engine.all_gather_object(mine) for fit in part}
+    failed = {fit for fit in known if fit.too_large}
+    if place.recipe.batch.per_rank_max != "auto":
+        return Limit.of(failed)
+    found = {fit for fit in known - failed if fit.ranks == world.size}
+    if not found:
+        most = everyone(engine, lambda: search(place.recipe, world, Limit.of(failed).most))
+        found = {Fit(*here, world.size, min(engine.all_gather_object(most)))}
+    return Limit.of(failed | found)
 
 
 def note_fit(run_dir: Path, fit: Fit) -> None:

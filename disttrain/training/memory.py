@@ -1,4 +1,4 @@
-"""How many samples fit through the model at once: what a run has learned of it, and how it is found by training."""
+"""How many samples fit through the model at once, found by training. See :mod:`disttrain.rundir.memory` for what is kept."""
 
 from __future__ import annotations
 
@@ -8,47 +8,20 @@ from pathlib import Path
 
 from disttrain.checkpoint import capture_rng, restore_rng
 from disttrain.config import Recipe
-from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.engine.local import LocalEngine
-from disttrain.engine.memory import device_name, out_of_memory_as, ran_out, release, set_aside
+from disttrain.engine.memory import out_of_memory_as, ran_out, release, set_aside
 from disttrain.engine.world import World
 from disttrain.errors import DisttrainError, OutOfMemoryError
 from disttrain.inference.prepared import construct
 from disttrain.methods.execution import compiling
 from disttrain.plan.plan import StepPlan, resolve_plan, shares
 from disttrain.plan.smaller import halved, on_one_rank
-from disttrain.rundir.memory import Fit, Limit, forget_fits, note_shortage, read_fits, stated
-from disttrain.rundir.rundir import METRICS, Place
+from disttrain.rundir.memory import note_shortage
 from disttrain.tasks.make import load_sets
 from disttrain.training.build import build_run, make_loader
 from disttrain.training.loop import applied_update
 from disttrain.training.state import Run
-
-
-def known_limit(place: Place, engine: Engine) -> Limit:
-    """What earlier starts of the run have found on such devices and, for ``per_rank_max: auto``, what is found now; the same
-    on all ranks.
-
-    Findings count as long as the recipe states the same. Every rank reads its own view of the run directory, because a rank
-    that runs out of memory may write to no other.
-
-    Raises:
-        DisttrainError: on all ranks: see :func:`largest_fit`.
-    """
-    world, here = engine.world, (stated(place.recipe), device_name(engine.world.device))
-    if not on_main(engine, lambda: (place.path / METRICS).exists()):  # a new run, where another may have been
-        everyone(engine, lambda: forget_fits(place.path))
-    mine = everyone(engine, lambda: [fit for fit in read_fits(place.path) if (fit.stated, fit.device) == here])
-    known = {fit for part in engine.all_gather_object(mine) for fit in part}
-    failed = {fit for fit in known if fit.too_large}
-    if place.recipe.batch.per_rank_max != "auto":
-        return Limit.of(failed)
-    found = {fit for fit in known - failed if fit.ranks == world.size}
-    if not found:
-        most = everyone(engine, lambda: largest_fit(place.recipe, world, Limit.of(failed).most))
-        found = {Fit(*here, world.size, min(engine.all_gather_object(most)))}
-    return Limit.of(failed | found)
 
 
 def largest_fit(recipe: Recipe, world: World, most: int | None = None) -> int:

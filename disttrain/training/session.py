@@ -17,14 +17,14 @@ from disttrain.inference.choice import samples_seen
 from disttrain.inference.weights import read
 from disttrain.plan.stages import unreached
 from disttrain.rundir.environment import note_start
-from disttrain.rundir.memory import Limit
+from disttrain.rundir.memory import Limit, known_limit
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
 from disttrain.rundir.settle import Request, settle
 from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
 from disttrain.training.loop import train
-from disttrain.training.memory import known_limit, noting_memory
+from disttrain.training.memory import largest_fit, noting_memory
 from disttrain.training.persist import best, restore
 from disttrain.training.state import Run
 
@@ -50,7 +50,7 @@ def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Pat
     if place.goes_on:  # nobody else may write or delete what is read now
         on_main(engine, lambda: leave.enter_context(run_lock(place.path)))
     checkpoint, refused = read(engine, place.path) if place.goes_on else (None, [])
-    limit = known_limit(place, engine)
+    limit = known_limit(place, engine, largest_fit)
     seen = on_main(engine, lambda: None if checkpoint is None else samples_seen(checkpoint))
     run = build_run(place.recipe, engine, limit.most, seen=seen)
     if place.goes_on:

@@ -16,23 +16,21 @@ from disttrain.errors import InputError, OutOfMemoryError
 from disttrain.nn.facts import ModelFacts
 from disttrain.plan.plan import resolve_plan
 from disttrain.plan.smaller import halved
-from disttrain.rundir.memory import Fit, Limit, note_fit, note_shortage, read_fits, stated
+from disttrain.rundir.memory import Fit, Limit, known_limit, note_fit, note_shortage, read_fits, stated
 from disttrain.rundir.rundir import METRICS, Place
-from disttrain.training import memory
-from disttrain.training.memory import known_limit
 
 ENGINE = LocalEngine(World(0, 1, 0, 1, 0, torch.device("cpu")))
 NOTE = Fit("per_rank_max 64", "cpu", 8, 32, too_large=64, rank=3, update=7)
 
 
 @pytest.fixture
-def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def known(tmp_path: Path) -> Any:
     """The limit of a start in a directory that holds a run; a search finds 20, or what it may begin with."""
     (tmp_path / METRICS).write_text("")
-    monkeypatch.setattr(memory, "largest_fit", lambda recipe, world, most: min(20, most or 20))
 
     def find(*words: str) -> Limit:
-        return known_limit(Place(tmp_path, load_recipe(None, list(words)), goes_on=False), ENGINE)
+        place = Place(tmp_path, load_recipe(None, list(words)), goes_on=False)
+        return known_limit(place, ENGINE, lambda recipe, world, most: min(20, most or 20))
 
     return find
 
