@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from disttrain.config import dump_recipe, load_recipe
 from disttrain.version import __version__
@@ -34,12 +35,21 @@ MISTAKES = {
     ),
     "a stream": (
         [f"{OWN}:Stream"],
-        "train_dataset() is a Endless, which has no length or cannot read a sample by its number; samples are read",
+        "Endless, which has no length or cannot read a sample by its number; samples are read",
     ),
     "a precision that the device lacks": (
         ["precision=tf32"],
         "precision tf32: TF32 is a format of GPUs, and this is the CPU: use precision: fp32",
     ),
+    "a state dict of another model": (
+        ["start_from=other.pt"],
+        "other.pt: 0 of the model's 6 tensors fit; 6 missing: body.1.weight, body.1.bias, body.5.weight and 3 more; 1 unexpected",
+    ),
+    "a pattern that matches nothing": (
+        ["trainable=[nope.*]"],
+        "no parameter matches 'nope.*'; there are body.1.weight",
+    ),
+    "nothing left to train": (["trainable=[]"], "expected at least one pattern; an empty list leaves nothing to train"),
     "an unknown key": (["optimizer.learning_rate=0.1"], "unknown key; did you mean optimizer.lr?"),
     "a missing file": (["nowhere.yaml"], "nowhere.yaml: there is no such file"),
     "a wrong root": (
@@ -85,6 +95,8 @@ def check(result: Result, code: int, said: str) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_message_that_helps(mistake: str, tmp_path: Path) -> None:
     words, said = MISTAKES[mistake]
+    torch.save({"a.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    words = [word.replace("other.pt", str(tmp_path / "other.pt")) for word in words]
     result = disttrain("train", *words[:1], *SHORT, *words[1:], "--run-dir", tmp_path / "run")
     check(result, 4 if "memory" in mistake else 2, said)
 
