@@ -56,7 +56,13 @@ class PeerLostError(RankError):
 
 
 class OutOfMemoryError(RankError):
-    """A rank ran out of memory. The message says with how many samples at once, and what to do. Exit code 4."""
+    """A rank ran out of memory. The message says with how many samples at once, and what to do. Exit code 4.
+
+    Attributes:
+        explained: False where it does not say that yet, because whoever raised it could not know.
+    """
+
+    explained = True
 
 
 class DivergedError(RankError):

@@ -128,14 +128,19 @@ def _joint(engine: Engine, values: list[Any]) -> DisttrainError:
     for message, ranks in holders.items():
         hosts = ", ".join(dict.fromkeys(failures[rank].host for rank in ranks))
         lines.append(f"{_ranks(ranks)}{f' on {hosts}' if several else ''}: {message}")
-    return _plain(type(first.error))("\n".join(lines)).on_all_ranks()
+    joint = _plain(type(first.error))("\n".join(lines))
+    if isinstance(joint, OutOfMemoryError) and isinstance(first.error, OutOfMemoryError):
+        joint.explained = first.error.explained
+    return joint.on_all_ranks()
 
 
 def _deliberate(error: Exception) -> DisttrainError:
     if isinstance(error, DisttrainError):
         return error
     if ran_out(error):
-        return OutOfMemoryError(f"out of memory before the first update: {brief(error)}")
+        short = OutOfMemoryError(f"out of memory before the first update: {brief(error)}")
+        short.explained = False
+        return short
     place = own_place(error)
     text = f"{headline(error)}\n{short_trace(error)}"
     return UserCodeError(f"{place}: {text}") if place else RankError(text)

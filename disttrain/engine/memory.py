@@ -18,9 +18,11 @@ _SIGNS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "ALLO
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an allocation failed, on the device or on the host; False for what has been said as :class:`OutOfMemoryError`."""
+    """Whether an allocation failed, on the device or on the host; False for what has been explained."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, OutOfMemoryError):
+        return not error.explained
     return isinstance(error, RuntimeError) and any(sign in headline(error) for sign in _SIGNS)
 
 
@@ -43,7 +45,9 @@ def out_of_memory_as(advice: Callable[[], str]) -> Iterator[None]:
     except Exception as error:
         if not ran_out(error):
             raise
-        raise OutOfMemoryError(f"out of memory with {advice()} ({brief(error)})") from error
+        short = OutOfMemoryError(f"out of memory with {advice()} ({brief(error)})")
+        short.everywhere = getattr(error, "everywhere", False)
+        raise short from error
 
 
 def brief(error: BaseException) -> str:

@@ -50,10 +50,10 @@ def ours(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("disttrain: ")]
 
 
-# DDP rehearses with two calls.
+# One call looks for functional dropout, and DDP rehearses with two.
 @pytest.mark.parametrize(
     ("launcher", "after"),
-    [("ranks", 6), pytest.param("horovodrun", 4, marks=[pytest.mark.slow, *needs("horovodrun")])],
+    [("ranks", 7), pytest.param("horovodrun", 5, marks=[pytest.mark.slow, *needs("horovodrun")])],
 )
 def test_the_same_command_goes_on_with_half(
     launcher: str, after: int, reference: dict[str, torch.Tensor], tmp_path: Path
@@ -81,7 +81,7 @@ def test_the_same_command_goes_on_with_half(
 def test_before_the_first_checkpoint_it_begins_with_half(reference: dict[str, torch.Tensor], tmp_path: Path) -> None:
     words = [*RECIPE, SHORT, "task.rank=0", "task.most=30", "task.how=torch", "--resume", "auto"]
     first = train("ranks", 2, tmp_path, *words)
-    assert "rank 0 failed in update 1: out of memory with 48 samples at once" in first.err
+    assert "out of memory with 48 samples at once; the same command with --resume auto" in first.err
     assert "DefaultCPUAllocator" in first.err
     train("ranks", 2, tmp_path, *words).check()
     assert starts(tmp_path) == [("start", 0, 48), ("start", 0, 24)]
