@@ -89,7 +89,7 @@ def make_loader(run: Run) -> Loader:
 
 
 def seed_rank(seed: int, rank: int) -> None:
-    """Seed the generators of torch, NumPy and Python, for what draws outside the data path (dropout); each rank its own."""
+    """Seed the generators of torch, NumPy and Python, each rank its own, for what draws from them (`dropout: per_rank`)."""
     number = int(bits(seed, 0, np.array([rank]), stream="rank")[0, 0])
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
