@@ -126,7 +126,8 @@ def test_convolutions_work_channels_last(make_run: MakeRun) -> None:
     convolution = next(m for m in run.model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 8)
     convolution.register_forward_hook(lambda *found: seen.append(found[2].is_contiguous()))
     go_on(run, 1)
-    assert seen == [False, False]
+    assert seen
+    assert not any(seen)
 
 
 REFUSED = {
