@@ -109,3 +109,18 @@ def test_resumed_in_any_stage_and_at_its_end(step: int, size: int, tmp_path: Pat
 def test_a_stage_is_told_of_where_it_begins(alone: dict[str, Path]) -> None:
     found = [line for line in lines(alone[next(iter(RECIPES))]) if line.get("event") == "stage"]
     assert [(line["step"], line["stage"]) for line in found] == [(4, 2), (8, 3)]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("start_from=nowhere.pt", "start_from nowhere.pt: there is no such file or run directory"),
+        ("trainable=['haed.*']", "trainable: no parameter matches 'haed.*'; there are head.bias, head.weight"),
+    ],
+)
+def test_what_is_wrong_is_said_once_by_all_ranks(word: str, message: str, tmp_path: Path) -> None:
+    result = train("ranks", 2, tmp_path / "run", *COMMON, word)
+    assert result.code == 2
+    assert result.text.count(message) == 1, result.text
+    assert "Traceback" not in result.text
+    assert not (tmp_path / "run").exists()
