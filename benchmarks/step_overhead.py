@@ -57,7 +57,7 @@ def disttrain_turn(engine: Engine, overrides: list[str], global_batch: int) -> T
         [
             *overrides,
             f"batch.global={global_batch}",
-            "log.tensorboard=false",
+            "log.sinks=[]",
             "evaluate=null",
             "optimizer.weight_decay=0.0",
             "loss.label_smoothing=0",

@@ -1,5 +1,12 @@
 """disttrain: one recipe, any cluster.
 
+A recipe from Python::
+
+    import disttrain
+
+    result = disttrain.train("recipe.yaml", quiet=True)
+    print(result.metrics["accuracy"], result.model("best"))
+
 The runtime in a loop of your own::
 
     import disttrain
@@ -22,11 +29,18 @@ from disttrain.version import __version__
 if TYPE_CHECKING:
     from disttrain import data as data
     from disttrain import errors as errors
+    from disttrain.api.load import evaluate as evaluate
+    from disttrain.api.load import load_model as load_model
+    from disttrain.api.train import Result as Result
+    from disttrain.api.train import train as train
+    from disttrain.config.sections.recipe import Recipe as Recipe
     from disttrain.engine.base import Engine as Engine
     from disttrain.engine.gather import GlobalBatch as GlobalBatch
     from disttrain.engine.select import init as init
     from disttrain.engine.stop import stop_requests as stop_requests
     from disttrain.engine.world import World as World
+    from disttrain.hooks.callbacks import Callback as Callback
+    from disttrain.hooks.view import RunView as RunView
     from disttrain.inference.totals import totals as totals
     from disttrain.precision import Precision as Precision
     from disttrain.precision import use_precision as use_precision
@@ -35,6 +49,13 @@ if TYPE_CHECKING:
     from disttrain.tasks.supervised import Supervised as Supervised
 
 _LAZY = {
+    "train": "disttrain.api.train:train",
+    "evaluate": "disttrain.api.load:evaluate",
+    "load_model": "disttrain.api.load:load_model",
+    "Recipe": "disttrain.config:Recipe",
+    "Result": "disttrain.api.train:Result",
+    "Callback": "disttrain.hooks.callbacks:Callback",
+    "RunView": "disttrain.hooks.view:RunView",
     "init": "disttrain.engine.select:init",
     "Engine": "disttrain.engine.base:Engine",
     "World": "disttrain.engine.world:World",
@@ -53,9 +74,13 @@ _LAZY = {
 }
 
 __all__ = [
+    "Callback",
     "Engine",
     "GlobalBatch",
     "Precision",
+    "Recipe",
+    "Result",
+    "RunView",
     "State",
     "Supervised",
     "Task",
@@ -63,11 +88,14 @@ __all__ = [
     "__version__",
     "data",
     "errors",
+    "evaluate",
     "init",
+    "load_model",
     "optim",
     "schedules",
     "stop_requests",
     "totals",
+    "train",
     "use_precision",
 ]
 

@@ -8,14 +8,29 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from sysconfig import get_paths
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from disttrain.errors import InputError
 
 _LIBRARIES = tuple(get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+PASSED = "python:"
+"""Begins the name of an object that was passed in Python; ``config`` has the same word."""
+_passed: ContextVar[Mapping[str, Any]] = ContextVar("passed", default=MappingProxyType({}))
+
+
+@contextmanager
+def passed(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the names of ``objects`` (each begins with ``PASSED``) stand for them, in this thread alone."""
+    token = _passed.set({**_passed.get(), **objects})
+    try:
+        yield
+    finally:
+        _passed.reset(token)
 
 
 def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
@@ -39,6 +54,13 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
             allowed = ", ".join([*builtins, "pkg.mod:Object"])
             raise InputError(f"{spec!r} is unknown; expected one of {allowed}{_hint(spec, builtins)}")
         spec = builtins[spec]
+    if spec.startswith(PASSED):
+        if spec not in _passed.get():
+            raise InputError(
+                f"{spec!r} was passed in Python, and its name alone makes nothing: pass it again, as task= or model= of "
+                "disttrain.train, evaluate or load_model"
+            )
+        return _passed.get()[spec]
     module_name, _, attribute = spec.partition(":")
     parts = attribute.split(".")
     if not all(part.isidentifier() for part in (*module_name.split("."), *parts)):

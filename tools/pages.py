@@ -173,6 +173,8 @@ def needed(section: Section) -> list[str]:
 
 def plain(value: Any) -> str:
     """A value as YAML's flow style writes it."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(by_alias=True)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {plain(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):

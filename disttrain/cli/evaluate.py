@@ -27,8 +27,7 @@ def evaluate(
     from disttrain.cli.job import job
     from disttrain.engine.agreement import everyone, on_main
     from disttrain.inference.choice import Choice
-    from disttrain.inference.evaluate import by_name, deciding
-    from disttrain.inference.evaluate import evaluate as evaluate_run
+    from disttrain.inference.evaluate import results
     from disttrain.inference.trained import load_trained
     from disttrain.telemetry import print_summary
 
@@ -36,8 +35,7 @@ def evaluate(
         chosen = Choice(which, average)
         ready, origin = everyone(joined, lambda: load_trained(on_main(joined, given), run_dir, joined, chosen))
         joined.phase = "evaluating"
-        splits = dict.fromkeys((deciding(ready), "test"))
-        metrics = by_name({split: evaluate_run(ready, split) for split in splits})
+        metrics = results(ready)
         if joined.world.is_main:
             warnings = {"passed over": "; ".join(origin.refused)} if origin.refused else {}
             weights = "averaged" if origin.averaged else "as trained"

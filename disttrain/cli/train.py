@@ -53,6 +53,6 @@ def train(
 
     with job(launch, engine, device, limit) as (joined, stop):
         request = Request(everyone(joined, given), overrides if from_run else [], mode, run_dir, read_job(), trust)
-        summary = run_session(request, joined, stop)
+        metrics, about = run_session(request, joined, stop)
         if joined.world.is_main:
-            print_summary(summary, framed=joined.world.owns_terminal)
+            print_summary({**metrics, **about}, framed=joined.world.owns_terminal)

@@ -31,6 +31,7 @@ from disttrain.engine.later import Numbers
 from disttrain.engine.leave import leave_without_waiting
 from disttrain.engine.rendezvous import rendezvous
 from disttrain.engine.world import World
+from disttrain.errors import InputError
 
 # torch 2.13 renamed the flag and warns about the old name.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
@@ -53,6 +54,11 @@ class DDPEngine(Engine):
         self.world = world
         self.multiplier = float(world.size)
         self._models: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+        if dist.is_initialized():
+            raise InputError(
+                "torch.distributed is initialised already in this process: leave that to disttrain (engine = disttrain.init(), "
+                "then disttrain.train(..., engine=engine)), or call torch.distributed.destroy_process_group() before"
+            )
         cuda = world.device.type == "cuda"
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",

@@ -10,6 +10,8 @@ from disttrain.engine.environment import DEFAULT_TIMEOUT, time_limit
 from disttrain.engine.world import World
 from disttrain.errors import InputError
 
+JOINED: list[str] = []
+"""The job of several ranks that this process has joined."""
 ENGINES = ("auto", "ddp", "horovod", "local")
 
 
@@ -36,12 +38,26 @@ def choose_engine(request: str, world: World) -> str:
     return "ddp" if meets or not _installed("horovod") else "horovod"
 
 
+def first_time() -> None:
+    """To be called before a process joins its job: where ranks meet (a port, Horovod's rendezvous) is good for one time.
+
+    Raises:
+        InputError: it has joined one of several ranks before.
+    """
+    if JOINED:
+        raise InputError(
+            "this process has joined its job of several ranks once already: let everything in it share one engine "
+            "(engine = disttrain.init(), then disttrain.train(..., engine=engine))"
+        )
+
+
 def make_engine(request: str, world: World, *, timeout_seconds: float | None = None) -> Engine:
     """The engine for ``request``; joins the job. Heavy imports happen here and only for the engine that is used.
 
     ``timeout_seconds``: see :func:`init`.
     """
     name, limit = choose_engine(request, world), time_limit(timeout_seconds)
+    JOINED.extend([name] if world.size > 1 else [])
     if name == "local":
         from disttrain.engine.local import LocalEngine
 
@@ -76,4 +92,5 @@ def init(engine: str = "auto", *, device: str = "auto", timeout_seconds: float |
         ...     engine.world.size
         1
     """
+    first_time()
     return make_engine(engine, World.from_env(device=device), timeout_seconds=timeout_seconds)

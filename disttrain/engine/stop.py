@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,8 +33,12 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """SIGTERM, SIGUSR1 and the first SIGINT become a request to stop while this is entered."""
+    """SIGTERM, SIGUSR1 and the first SIGINT become a request to stop while this is entered; in a thread other than the first,
+    where Python handles no signals, nothing changes."""
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     before = {number: signal.signal(number, request.note) for number in SIGNALS}
     try:
         yield request

@@ -88,6 +88,11 @@ def regular(run: Prepared) -> list[Split]:
     return ["train", last] if settings is not None and settings.train else [last]
 
 
+def results(run: Prepared) -> dict[str, float]:
+    """The metrics of the test set, and of the validation set if there is one, by name."""
+    return by_name({split: evaluate(run, split) for split in dict.fromkeys((deciding(run), "test"))})
+
+
 def by_name(found: Mapping[Split, Mapping[str, float]]) -> dict[str, float]:
     """All metrics in one: those of the test set under their own names, others as ``SPLIT_NAME``."""
     others = {f"{split}_{name}": value for split in found if split != "test" for name, value in found[split].items()}

@@ -41,7 +41,12 @@ def build_model(name: str, arguments: Mapping[str, Any], hints: Mapping[str, Any
     if library in LIBRARIES:
         model = _from_library(library, variant, arguments, hints)
     else:
-        model = _from_callable(name, resolve(name, MODELS), arguments, hints)
+        found = resolve(name, MODELS)
+        if isinstance(found, nn.Module) and arguments:
+            raise InputError(
+                f"model {name} is a module already, and the recipe has arguments for it: {_listed(arguments)}"
+            )
+        model = found if isinstance(found, nn.Module) else _from_callable(name, found, arguments, hints)
     if not isinstance(model, nn.Module):
         raise InputError(f"model {name}: made a {type(model).__name__}, not a torch.nn.Module")
     return model

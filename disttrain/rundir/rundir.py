@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -48,7 +49,11 @@ def default_dir(name: str, *, fixed: bool, job: Job | None) -> Path:
         return RUNS / name
     if job is not None and job.restarts:
         return RUNS / f"{name}-{job.short}"
-    return RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    now = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = (
+        now.with_name(f"{now.name}-{number}") for number in itertools.count(2)
+    )  # a sweep begins several in a second
+    return now if not now.exists() else next(path for path in taken if not path.exists())
 
 
 def newest_run(name: str | None) -> Path:
@@ -57,7 +62,9 @@ def newest_run(name: str | None) -> Path:
     Raises:
         NoCheckpointError: there is none.
     """
-    patterns = ("*",) if name is None else (name, f"{name}-????????", f"{name}-????????-??????")
+    patterns = (
+        ("*",) if name is None else (name, f"{name}-????????", f"{name}-????????-??????", f"{name}-????????-??????-*")
+    )
     found = [path for pattern in patterns for path in RUNS.glob(f"{pattern}/{RECIPE}")]
     if not found:
         raise NoCheckpointError(f"there is no run of {name or 'any recipe'} below {RUNS}/: name it with --run-dir DIR")

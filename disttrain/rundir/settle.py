@@ -33,6 +33,8 @@ class Request:
         run_dir: where; None: see :func:`disttrain.rundir.rundir.default_dir`.
         job: the torchrun job that this start is part of. A run that the same job has begun is continued.
         trust: whether a saved recipe may have objects outside disttrain made.
+        callbacks: objects that watch the run besides those that the recipe names.
+        quiet: whether nothing is printed.
     """
 
     recipe: Recipe | None
@@ -41,6 +43,8 @@ class Request:
     run_dir: Path | None
     job: Job | None = None
     trust: bool = False
+    callbacks: tuple[object, ...] = ()
+    quiet: bool = False
 
 
 def settle(request: Request, world_size: int) -> Place:

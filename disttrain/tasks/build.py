@@ -24,7 +24,10 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
             ``label_smoothing`` although one is asked for, or contradicts itself.
     """
     name = section["name"]
-    cls = _task_class(name)
+    found = resolve(name, BUILT_IN)
+    if isinstance(found, Task):  # passed in Python
+        return _ready(name, section, found, label_smoothing)
+    cls = _task_class(name, found)
     parameters = inspect.signature(cls).parameters
     if label_smoothing and "label_smoothing" not in parameters:
         raise InputError(
@@ -40,8 +43,24 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
             f"task {name}: {error}. Its parameters are {', '.join(parameters) or 'none'}; "
             f"the recipe gives {', '.join(given) or 'none'}"
         ) from None
-    task = cls(**arguments)
-    if task.items_per_sample is None and cls.count_items is Task.count_items:
+    return _consistent(name, cls(**arguments))
+
+
+def _ready(name: str, section: Mapping[str, Any], task: Task, label_smoothing: float) -> Task:
+    """A task that is an object already: the recipe can tell it nothing more.
+
+    Raises:
+        InputError: it wants to.
+    """
+    wants = ["loss.label_smoothing"] if label_smoothing else [f"task.{key}" for key in section if key != "name"]
+    if wants:
+        raise InputError(f"task {name} was passed as an object, and the recipe has {wants[0]}: make the object with it")
+    return _consistent(name, task)
+
+
+def _consistent(name: str, task: Task) -> Task:
+    """``task``, if it does not contradict itself."""
+    if task.items_per_sample is None and type(task).count_items is Task.count_items:
         raise InputError(f"task {name}: its items_per_sample is None, so the class has to define count_items()")
     if task.metric_names and task.metric not in task.metric_names:
         raise InputError(
@@ -50,8 +69,7 @@ def build_task(section: Mapping[str, Any], *, seed: int = 0, label_smoothing: fl
     return task
 
 
-def _task_class(name: str) -> type[Task]:
-    cls = resolve(name, BUILT_IN)
+def _task_class(name: str, cls: object) -> type[Task]:
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         raise InputError(f"task {name}: expected a subclass of disttrain.tasks.base.Task")
     if inspect.isabstract(cls):

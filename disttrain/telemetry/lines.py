@@ -10,8 +10,8 @@ from typing import Any
 Record = Mapping[str, Any]
 
 _TRAINING = ("step", "epoch", "samples", "loss", "lr", "grad_norm", "samples_per_second")
-_DATA = ("samples", "numerics")
-"""Events of many values each, which programs read from ``metrics.jsonl``."""
+_DATA = ("samples", "numerics", "end")
+"""Events of many values each, which programs read from ``metrics.jsonl``; the end is told by the summary."""
 _EVALUATION = ("split", "step", "epoch", "samples", "loss", "accuracy")
 
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from disttrain.telemetry.jsonl import JsonlSink
 from disttrain.telemetry.progress import progress_sink
-from disttrain.telemetry.sinks import Sink, Sinks
-from disttrain.telemetry.tensorboard import tensorboard_sink
+from disttrain.telemetry.sinks import NullSink, Sink, Sinks
 
 
 def run_sink(
-    run_dir: Path, *, total_samples: int, tensorboard: bool, resumed_at: int | None = None, live: bool = True
+    run_dir: Path, *, total_samples: int, others: Sequence[Sink] = (), live: bool = True, quiet: bool = False
 ) -> Sink:
-    """The metrics file, TensorBoard if wanted, and standard output.
+    """The metrics file, the recipe's sinks, and standard output.
 
     Args:
         run_dir: directory of the run; it must exist.
         total_samples: number of training samples in the whole run, also when it is resumed.
-        tensorboard: whether to write ``run_dir/tensorboard/``.
-        resumed_at: step of the checkpoint the run resumed from; None in a new run.
+        others: what ``log.sinks`` asks for (see `make_sinks`); they are closed too.
         live: whether a live bar may be shown; see `progress_sink`.
+        quiet: nothing on standard output.
 
     Raises:
         DisttrainError: the metrics file cannot be opened.
     """
-    sinks: list[Sink] = [JsonlSink(run_dir / "metrics.jsonl")]
-    if tensorboard:
-        sinks.append(tensorboard_sink(run_dir / "tensorboard", resumed_at))
-    sinks.append(progress_sink(total_samples, live=live))
-    return Sinks(sinks)
+    shown: Sink = NullSink() if quiet else progress_sink(total_samples, live=live)
+    return Sinks([JsonlSink(run_dir / "metrics.jsonl"), *others, shown])

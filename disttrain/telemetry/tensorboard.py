@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from disttrain.telemetry.scalars import scalars
 from disttrain.telemetry.sinks import NullSink, Sink
 
 if TYPE_CHECKING:
@@ -19,32 +20,19 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoardSink:
-    """Writes every number of a record as ``train/NAME``, or ``SPLIT/NAME`` where it is an evaluation (``train_set/NAME`` on the
-    train set, to stay apart from the losses of updates), over the step, and numbers by name within it as
-    ``train/NAME/KEY``. Events are not written."""
+    """Writes every number of a record over the step, by the names of `disttrain.telemetry.scalars`."""
 
     def __init__(self, writer: SummaryWriter) -> None:
         self._writer = writer
 
     def log(self, record: Mapping[str, object]) -> None:
         step = record.get("step")
-        if "event" in record or not isinstance(step, int):
-            return
-        split = record.get("split")
-        group = "train" if split is None else "train_set" if split == "train" else split
-        for name, value in _numbers({k: v for k, v in record.items() if k not in ("step", "samples")}):
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+        for name, value in scalars(record).items():
+            if not name.endswith("/samples"):  # it would be the step once more
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._writer.close()
-
-
-def _numbers(record: Mapping[str, object]) -> Iterator[tuple[str, float]]:
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name}/{key}", inner) for key, inner in _numbers(value))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, value
 
 
 def tensorboard_sink(directory: Path, resumed_at: int | None = None) -> Sink:

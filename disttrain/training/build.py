@@ -15,6 +15,7 @@ from disttrain.data.selection import trained_on
 from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
 from disttrain.engine.exchange import Exchange, check_exchange
+from disttrain.inference.facts import facts
 from disttrain.inference.prepared import construct
 from disttrain.inference.start import start_from
 from disttrain.methods.execution import prepare_execution
@@ -25,7 +26,6 @@ from disttrain.plan.plan import resolve_plan
 from disttrain.plan.stages import stage_at
 from disttrain.precision import require_device
 from disttrain.tasks.make import collate_of, fraction_held_out, load_sets
-from disttrain.training.facts import facts
 from disttrain.training.state import Run
 
 

@@ -44,10 +44,16 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
         run.engine.phase = f"saving after update {progress.position.updates}"
         journal.flush()
         save(run, run_dir)
+        run.callbacks.save()
 
-    if evaluation_due(run):  # stopped between an update and its evaluation: catch up
-        evaluate_and_judge(run, sink)
-        keep()
+    def catch_up() -> None:
+        if evaluation_due(run):
+            journal.flush()
+            evaluate_and_judge(run, sink)
+            keep()
+
+    run.callbacks.start()
+    catch_up()  # stopped between an update and its evaluation
     with compiling(), closing(batches(run)) as stream:
         while not finished(run):
             run.engine.phase = f"in update {progress.position.updates + 1}"
@@ -55,6 +61,7 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
             if stage_is_over(run):
                 journal.flush()
                 enter_stage(run, sink)
+            run.callbacks.update()
             step = progress.position.updates
             stopping = vote(bool(stop)) and not finished(run)
             new_best = False
@@ -67,8 +74,11 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
             if periodic or stopping or finished(run) or (new_best and settings.checkpoint.best):
                 keep()
             if stopping:
+                run.callbacks.end()
                 done = f"after update {step} of {run.plan.total_updates}"
                 raise StopRequested(f"stopped on request {done}; everything is saved").on_all_ranks()
+    catch_up()  # a callback has ended the run when it was saved
+    run.callbacks.end()
     return progress.metrics
 
 
@@ -130,11 +140,11 @@ def applied_update(run: Run, batch: Batch, lr: float) -> Update:
 
 
 def finished(run: Run) -> bool:
-    """Whether the recipe's length is reached, or early stopping has lost patience."""
+    """Whether the recipe's length is reached, early stopping has lost patience, or a callback has asked for the end."""
     early = run.recipe.early_stopping
     if early is not None and run.progress.stale >= early.patience:
         return True
-    return run.progress.scheduled >= run.plan.total_samples
+    return run.progress.scheduled >= run.plan.total_samples or bool(run.callbacks.stopped)
 
 
 def evaluation_due(run: Run) -> bool:
@@ -142,7 +152,7 @@ def evaluation_due(run: Run) -> bool:
     every, seen, last = run.plan.evaluate_every, run.progress.position.samples, run.progress.evaluated_at
     if every is None or seen == 0 or seen == last:
         return False
-    return seen // every > max(last, 0) // every or run.progress.scheduled >= run.plan.total_samples
+    return seen // every > max(last, 0) // every or finished(run)
 
 
 def evaluate_and_judge(run: Run, sink: Sink) -> bool:
@@ -153,6 +163,8 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     found = evaluate_all(run, regular(run))
     progress.evaluated_at = progress.position.samples
     best = judge(run, found[deciding(run)])
+    progress.metrics = by_name(found)
+    run.callbacks.evaluation()
     if finished(run) and "test" not in found:
         found |= evaluate_all(run, ["test"])
     for split, metrics in found.items():

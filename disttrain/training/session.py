@@ -13,6 +13,8 @@ from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.engine.stop import StopRequest
 from disttrain.errors import DisttrainError, InputError
+from disttrain.hooks.ending import ending
+from disttrain.hooks.make import make_callbacks
 from disttrain.inference.choice import samples_seen
 from disttrain.inference.weights import read
 from disttrain.plan.stages import unreached
@@ -20,7 +22,7 @@ from disttrain.rundir.environment import note_start
 from disttrain.rundir.memory import Limit, known_limit
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
 from disttrain.rundir.settle import Request, settle
-from disttrain.telemetry import NullSink, Sink, echo_warnings, open_log, run_sink
+from disttrain.telemetry import NullSink, Sink, echo_warnings, make_sinks, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
 from disttrain.training.loop import train
@@ -31,17 +33,20 @@ from disttrain.training.state import Run
 log = logging.getLogger("disttrain")
 
 
-def run_session(request: Request, engine: Engine, stop: StopRequest) -> dict[str, Any]:
-    """Train as requested; returns the summary, the same on every rank.
+def run_session(request: Request, engine: Engine, stop: StopRequest) -> tuple[dict[str, float], dict[str, Any]]:
+    """Train as requested; returns the latest metrics, and what else there is to say of the run, on every rank.
 
     Raises:
         DisttrainError: see :mod:`disttrain.errors`; the run directory holds the details.
     """
     with ExitStack() as leave:
-        if engine.world.is_main:
+        if engine.world.is_main and not request.quiet:
             leave.callback(echo_warnings())
         run, run_dir, sink = everyone(engine, lambda: set_up(request, engine, leave))
-        return measured(run, run_dir, sink, stop)
+        with ending(run, sink) as end:
+            metrics, about = measured(run, run_dir, sink, stop)
+            end("finished", **metrics, **about)
+        return metrics, about
 
 
 def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Path, Sink]:
@@ -50,14 +55,16 @@ def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Pat
     if place.goes_on:  # nobody else may write or delete what is read now
         on_main(engine, lambda: leave.enter_context(run_lock(place.path)))
     checkpoint, refused = read(engine, place.path) if place.goes_on else (None, [])
+    callbacks = make_callbacks(place.recipe, request.callbacks, engine)
     limit = known_limit(place, engine, largest_fit)
     seen = on_main(engine, lambda: None if checkpoint is None else samples_seen(checkpoint))
     run = build_run(place.recipe, engine, limit.most, seen=seen)
+    run.callbacks = callbacks
     if place.goes_on:
         restore(run, checkpoint)
     made = on_main(engine, lambda: take(request, place, leave))
     try:
-        sink = everyone(engine, lambda: open_outlets(run, place, limit, leave))
+        sink = everyone(engine, lambda: open_outlets(run, place, limit, leave, quiet=request.quiet))
     except DisttrainError:
         if made and engine.world.is_main:
             leave_place(place.path)
@@ -66,7 +73,7 @@ def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Pat
         log.warning("checkpoint passed over: %s", reason)
     if place.lost and engine.world.is_main:
         log.warning("%s: ended in update %d before its first checkpoint: begins anew", place.path, place.lost)
-    return run, place.path, sink
+    return run, place.path, callbacks.watch(run, place.path, sink)
 
 
 def take(request: Request, place: Place, leave: ExitStack) -> bool:
@@ -80,8 +87,8 @@ def take(request: Request, place: Place, leave: ExitStack) -> bool:
     return made
 
 
-def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack) -> Sink:
-    """This rank's log file; on rank 0 the recipe, the metrics file, TensorBoard and the terminal too."""
+def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack, *, quiet: bool) -> Sink:
+    """This rank's log file; on rank 0 the recipe, the metrics file, the recipe's sinks and the terminal too."""
     world = run.engine.world
     leave.callback(open_log(place.path, world.rank))
     log.info("rank %d of %d on %s, engine %s", world.rank, world.size, world.device, run.engine.name)
@@ -93,21 +100,21 @@ def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack) -> Sink
         log.warning("stage %d never begins: the run is over by then", number)
     write_recipe(place.path, place.recipe)
     limit.keep(place.path)
-    sink = open_sink(run, place.path)
+    sink = open_sink(run, place.path, leave, quiet=quiet)
     leave.callback(sink.close)
     return sink
 
 
-def open_sink(run: Run, run_dir: Path) -> Sink:
-    """On rank 0: the metrics file, TensorBoard and the terminal. Lines after the resumed position are dropped first."""
+def open_sink(run: Run, run_dir: Path, leave: ExitStack, *, quiet: bool) -> Sink:
+    """On rank 0: where records go. Lines after the resumed position are dropped first."""
     truncate_after(run_dir / METRICS, run.progress.position.updates)
     step = run.progress.position.updates
     sink = run_sink(
         run_dir,
         total_samples=run.plan.total_samples,
-        tensorboard=run.recipe.log.tensorboard,
-        resumed_at=step if step else None,
+        others=make_sinks(run.recipe, run_dir, step or None, leave),
         live=run.engine.world.owns_terminal,
+        quiet=quiet,
     )
     world, plan = run.engine.world, run.plan
     machine = {"ranks": world.size, "engine": run.engine.name, "device": world.device.type}
@@ -131,15 +138,14 @@ def open_sink(run: Run, run_dir: Path) -> Sink:
     return sink
 
 
-def measured(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, Any]:
+def measured(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> tuple[dict[str, float], dict[str, Any]]:
     """Train and sum up."""
     first, began = run.progress.position.samples, time.monotonic()
     with noting_memory(run, run_dir):
         metrics = train(run, run_dir, sink, stop)
     seconds = time.monotonic() - began
     trained = run.progress.position.samples - first
-    return {
-        **metrics,
+    return metrics, {
         "updates": run.progress.position.updates,
         "samples": run.progress.position.samples,
         "seconds": seconds,
@@ -147,5 +153,6 @@ def measured(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str
         "ranks": run.engine.world.size,
         "engine": run.engine.name,
         **best(run, run_dir),
+        "stopped": run.callbacks.stopped or None,
         "run_dir": str(run_dir),
     }

@@ -13,6 +13,7 @@ from torch import nn
 from disttrain.checkpoint.fit import check_form
 from disttrain.data.position import Position
 from disttrain.errors import CheckpointError
+from disttrain.hooks.callbacks import Callbacks
 from disttrain.inference.prepared import Prepared
 from disttrain.methods.make import Parts
 from disttrain.methods.trainable import Trainable
@@ -86,6 +87,7 @@ class Run(Prepared):
         notes: events of the set-up, to be logged when a new run begins.
         agreed: what all ranks have alike: recipe, code, packages and data.
         exchange_state: what this rank's gradient exchange goes on from; empty once it is rehearsed and has it.
+        callbacks: who watches it.
     """
 
     plan: StepPlan
@@ -99,6 +101,7 @@ class Run(Prepared):
     agreed: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     exchange_state: dict[str, Any] = field(default_factory=dict)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is the same on every rank and changes while training, but for the model: nested dicts and lists of

@@ -155,7 +155,8 @@ def _run(
             "loss_scaling": None,
             "evaluate": None,
             "early_stopping": None,
-            "log": recipe.log.model_copy(update={"sample_ids": True, "tensorboard": False}),
+            "callbacks": [],
+            "log": recipe.log.model_copy(update={"sample_ids": True, "sinks": []}),
         }
     )
     path = work_dir / f"{name}.yaml"

@@ -17,6 +17,7 @@ from disttrain.version import __version__
 EXECUTION_KEYS = (
     *("name", "epochs", "samples", "updates", "early_stopping"),
     *("batch.per_rank_max", "data.workers", "data.prefetch", "evaluate.batch", "checkpoint", "log", "communication"),
+    "callbacks",
 )
 
 

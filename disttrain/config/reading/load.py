@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from disttrain.config.reading.dump import WRITTEN_BY
 from disttrain.config.reading.explain import explain
 from disttrain.config.reading.problems import Problem, RecipeError, printable
 from disttrain.config.reading.source import read_text
-from disttrain.config.reading.strict_yaml import parse
+from disttrain.config.reading.strict_yaml import Document, parse
 from disttrain.config.sections.recipe import Recipe
 from disttrain.version import __version__
 
@@ -33,6 +33,26 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     default = resources.files("disttrain.config").joinpath("default.yaml")
     text = default.read_text(encoding="utf-8") if path is None else read_text(path)
     document = parse(text, name)
+    return _checked(document, overrides, name, None if path is None else _stem(path), text)
+
+
+def check_recipe(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from plain data, with the same checks.
+
+    Raises:
+        RecipeError: with every mistake that was found.
+    """
+    return _checked(Document(_plain(data)), overrides, "the recipe", None)
+
+
+def _plain(value: Any) -> Any:
+    """A copy, of dicts and lists as YAML gives them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _checked(document: Document, overrides: Sequence[str], name: str, stem: str | None, text: str = "") -> Recipe:
     if document.data is None and not document.problems:
         raise RecipeError([Problem(name, "", "is empty; a recipe needs at least task, batch, optimizer and a length")])
     if not isinstance(document.data, dict):
@@ -40,8 +60,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         wrong = Problem(f"{name}:{line}", "", "a recipe is a mapping of sections, key: value", line)
         raise RecipeError([*document.problems, wrong])
     origins = override.apply(document, overrides)
-    if document.data.get("name") is None and path is not None:
-        document.data["name"] = _stem(path)
+    if document.data.get("name") is None and stem is not None:
+        document.data["name"] = stem
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from disttrain.config.reading.load import load_recipe
@@ -10,10 +11,11 @@ from disttrain.config.sections.recipe import Recipe
 from disttrain.errors import NoCheckpointError
 
 
-def saved_recipe(run_dir: Path, *, trust: bool) -> Recipe:
+def saved_recipe(run_dir: Path, overrides: Sequence[str] = (), *, trust: bool) -> Recipe:
     """The resolved recipe of a run.
 
     Args:
+        overrides: given by the user; a name that stands in one has consent.
         trust: whether it may name objects outside disttrain.
 
     Raises:
@@ -23,7 +25,7 @@ def saved_recipe(run_dir: Path, *, trust: bool) -> Recipe:
     path = run_dir / "recipe.yaml"
     if not path.is_file():
         raise NoCheckpointError(f"{run_dir} holds no run: {path.name} is missing")
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, overrides)
     if not trust:
-        require_consent(recipe, path)
+        require_consent(recipe, path, overrides)
     return recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from disttrain.config.sections.base import Open, Section
+from disttrain.config.sections.base import PASSED, Open, Section
 from disttrain.config.sections.recipe import Recipe
 from disttrain.errors import InputError
 
@@ -14,11 +14,16 @@ def outside_objects(recipe: Recipe) -> dict[str, str]:
     """Key -> ``pkg.mod:Object`` of everything that the recipe has made by something other than a short name of ours.
 
     ``timm:`` and ``torchvision:`` models are among them, since their arguments may name files and addresses, and so are long
-    names of disttrain's own functions, whose arguments no section checks.
+    names of disttrain's own functions, whose arguments no section checks. A sink of ours is one of them once it has arguments:
+    they may say where everything is sent. What was passed in Python (:data:`PASSED`) is not: a name alone makes nothing of it.
     """
     sections = {key: getattr(recipe, key) for key in type(recipe).model_fields}
+    sinks = {f"log.sinks[{i}]": sink for i, sink in enumerate(recipe.log.sinks) if ":" in sink.name or sink.model_extra}
+    listed = {f"callbacks[{i}]": entry for i, entry in enumerate(recipe.callbacks)} | sinks
     named = {
-        (key, "name"): getattr(section, "name", "") for key, section in sections.items() if isinstance(section, Open)
+        (key, "name"): getattr(section, "name", "")
+        for key, section in (sections | listed).items()
+        if isinstance(section, Open)
     }
     inner = {
         (key, field): getattr(section, field)
@@ -26,7 +31,11 @@ def outside_objects(recipe: Recipe) -> dict[str, str]:
         if isinstance(section, Section)
         for field in section.objects
     }
-    return {f"{key}.{field}": str(name) for (key, field), name in (named | inner).items() if name is not None}
+    return {
+        f"{key}.{field}": str(name)
+        for (key, field), name in (named | inner).items()
+        if name is not None and not str(name).startswith(PASSED)
+    }
 
 
 def require_consent(recipe: Recipe, source: Path, overrides: Sequence[str] = ()) -> None:
@@ -46,5 +55,5 @@ def require_consent(recipe: Recipe, source: Path, overrides: Sequence[str] = ())
         named = ", ".join(f"{key.removesuffix('.name')} {name}" for key, name in outside.items())
         raise InputError(
             f"{source} names code outside disttrain: {named}. Whoever wrote that file would have it run here: pass --trust "
-            "if you trust it, or give the recipe yourself where the command takes one"
+            "(in Python, trust=True) if you trust it, or give the recipe yourself where the command takes one"
         )

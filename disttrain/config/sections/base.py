@@ -23,6 +23,8 @@ ALTERNATIVES = (UNITS, ("global", "per_rank"))
 """Keys of which a section has exactly one."""
 CUSTOM = "pkg.mod:Object"
 """Tag of sections that name an object of the user's; the colon keeps it apart from every built-in name."""
+PASSED = "python:"
+"""Begins the name of an object that was passed in Python: no module is meant, and nothing can be imported by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def describe_selector(schema: dict[str, Any], section: type[BaseModel]) -> None:
 
 
 class Section(BaseModel):
-    """Frozen, strict (no string becomes a number, no ``true`` an integer), finite, and without unknown keys."""
+    """Strict (no string becomes a number, no ``true`` an integer), finite, and without unknown keys; also what is assigned."""
 
     objects: ClassVar[tuple[str, ...]] = ()
     """Fields that name somebody's code; found beside results, they are used only with consent."""
@@ -69,7 +71,7 @@ class Section(BaseModel):
     model_config = ConfigDict(
         strict=True,
         extra="forbid",
-        frozen=True,
+        validate_assignment=True,
         allow_inf_nan=False,
         validate_default=False,
         json_schema_extra=describe_selector,
@@ -80,7 +82,7 @@ class Open(BaseModel):
     """A section whose further keys, plain data, are arguments of the user's own class or function."""
 
     model_config = ConfigDict(
-        strict=True, extra="allow", frozen=True, allow_inf_nan=False, json_schema_extra=describe_selector
+        strict=True, extra="allow", validate_assignment=True, allow_inf_nan=False, json_schema_extra=describe_selector
     )
 
     __pydantic_extra__: dict[str, JsonValue]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -18,6 +19,7 @@ from disttrain.config.sections.base import (
 )
 from disttrain.config.sections.batch import Batch
 from disttrain.config.sections.fine_tune import Patterns, Stage, Start, checked_stages
+from disttrain.config.sections.hooks import Callback, Log
 from disttrain.config.sections.methods import Average, BatchNorm, Communication, Every, Gradient, Loss
 from disttrain.config.sections.models import Model
 from disttrain.config.sections.optimizers import Optimizer
@@ -99,13 +101,6 @@ class CheckpointSettings(Section):
     best: bool = Field(True, description="Also save, and keep, the best one.")
 
 
-class Log(Section):
-    every_steps: Positive = Field(50, description="In updates; a line is written while the next update is computed.")
-    tensorboard: bool = Field(True, description="Write TensorBoard files into the run directory.")
-    sample_ids: bool = Field(False, description="Write the ids of every update's samples to metrics.jsonl.")
-    layer_ratios: bool = Field(False, description="Write each layer's trust and update-to-weight ratio; lars, lamb.")
-
-
 class Recipe(Section):
     """Everything about a training run. Unknown keys are mistakes."""
 
@@ -177,6 +172,10 @@ class Recipe(Section):
     )
     checkpoint: CheckpointSettings = Field(
         default_factory=CheckpointSettings, description="When checkpoints are written, and which are kept."
+    )
+    callbacks: Annotated[list[Callback], Expected("a list of pkg.mod:Class")] = Field(
+        default_factory=list,
+        description="Objects that are called while training: pkg.mod:Class, or a section with a name and its arguments.",
     )
     log: Log = Field(default_factory=Log, description="What is written while training.")
     communication: Communication = Field(
@@ -261,3 +260,30 @@ class Recipe(Section):
         if early_stopping is not None and info.data.get("evaluate", ...) is None:
             raise ValueError("needs evaluations, and evaluate is null")
         return early_stopping
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *overrides: str) -> Recipe:
+        """Read a recipe file and check all of it; without one, the built-in default.
+
+        Args:
+            path: the file.
+            overrides: such as ``"optimizer.lr=0.1"``, applied before the checks.
+
+        Raises:
+            RecipeError: with every mistake that was found.
+        """
+        from disttrain.config.reading.load import load_recipe
+
+        return load_recipe(None if path is None else Path(path), overrides)
+
+    def save(self, path: str | Path) -> None:
+        """Write this recipe as YAML, every default written out, once all of it is checked again.
+
+        Raises:
+            RecipeError: settings that were assigned one by one contradict each other.
+        """
+        from disttrain.config.reading.dump import dump_recipe
+        from disttrain.config.reading.load import check_recipe
+
+        checked = check_recipe(self.model_dump(by_alias=True))
+        Path(path).write_text(dump_recipe(checked), encoding="utf-8")

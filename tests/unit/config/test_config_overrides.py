@@ -35,7 +35,7 @@ MISTAKES = {
     "qqq.at.all=5": (
         "qqq: unknown key; expected one of name, task, model, start_from, trainable, batch, epochs, samples, updates, optimizer, "
         "stages, schedule, precision, loss_scaling, reduced_precision_reductions, gradient, loss, compile, memory_format, "
-        "activation_checkpointing, batch_norm, dropout, average, data, evaluate, early_stopping, checkpoint, log, "
+        "activation_checkpointing, batch_norm, dropout, average, data, evaluate, early_stopping, checkpoint, callbacks, log, "
         "communication, noise_scale, numerics, update_angle, seed"
     ),
 }

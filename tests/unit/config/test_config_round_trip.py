@@ -174,10 +174,24 @@ def test_how_a_run_is_executed_may_change(tmp_path: Path) -> None:
         assert any(found == key or found.startswith(f"{key}.") for found in known)
 
 
-def test_a_recipe_cannot_be_changed_and_python_gets_the_same_checks() -> None:
+def test_what_is_assigned_gets_the_same_checks() -> None:
     recipe = load_recipe(None)
-    with pytest.raises(ValidationError):
-        recipe.seed = 3  # type: ignore[misc]
+    recipe.seed, recipe.optimizer.lr = 3, 0.5
+    assert (flatten(recipe)["seed"], flatten(recipe)["optimizer.lr"]) == (3, 0.5)
+    for section, key, value in ((recipe, "seed", "1"), (recipe.optimizer, "lr", -1.0), (recipe, "sede", 1)):
+        with pytest.raises(ValidationError):
+            setattr(section, key, value)
+    assert recipe.seed == 3
+
+
+def test_tensorboard_alone_is_how_earlier_recipes_name_their_sinks() -> None:
+    for word, sinks in (("true", ["tensorboard"]), ("false", [])):
+        recipe = load_recipe(None, [f"log={{tensorboard: {word}, every_steps: 3}}"])
+        assert ([sink.name for sink in recipe.log.sinks], recipe.log.every_steps) == (sinks, 3)
+
+
+def test_python_gets_the_same_checks() -> None:
+    recipe = load_recipe(None)
     good = recipe.model_dump(by_alias=True)
     assert Recipe.model_validate(good) == recipe
     for wrong in ({"seed": "1"}, {"epochs": float("nan")}, {"updates": 5}, {"epochs": None}, {"nonsense": 1}):

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from disttrain.config import dump_recipe, load_recipe, outside_objects, recipe_schema
 from disttrain.config.sections.base import Open
+from disttrain.config.sections.hooks import CallbackEntry, SinkEntry
 from disttrain.config.sections.models import CustomModel
 from disttrain.config.sections.optimizers import CustomOptimizer
 from disttrain.config.sections.tasks import CustomTask, ImageFolder
@@ -35,10 +36,27 @@ def test_libraries_and_long_names_of_ours_are_outside_too(name: str) -> None:
     assert outside_objects(load_recipe(None, [f"model.name={name}"])) == {"model.name": name}
 
 
+def test_callbacks_sinks_and_what_sinks_are_told_are_outside() -> None:
+    """A bare name of ours sends nothing anywhere that the user's own settings do not say; arguments may."""
+    sinks = "log.sinks=[tensorboard, wandb, {name: mlflow, tracking_uri: 'http://elsewhere'}, 'a.b:Sink']"
+    assert outside_objects(load_recipe(None, [sinks, "callbacks=['c.d:Watch']"])) == {
+        "callbacks[0].name": "c.d:Watch",
+        "log.sinks[2].name": "mlflow",
+        "log.sinks[3].name": "a.b:Sink",
+    }
+
+
+def test_what_was_passed_in_python_can_do_nothing_by_its_name() -> None:
+    assert outside_objects(load_recipe(None, ["task={name: 'python:MyTask'}", "model.name=python:Net"])) == {}
+
+
 def test_every_section_that_names_an_object_is_an_open_one_or_says_so() -> None:
     """Where an object's name may stand, its arguments may too; other fields that hold such a name are listed by their section."""
     holders = {key: section for key, section in recipe_schema()["$defs"].items() if "pkg.mod" in json.dumps(section)}
-    assert holders.keys() == {section.__name__ for section in (CustomTask, CustomModel, CustomOptimizer, ImageFolder)}
+    open_ones = (CustomTask, CustomModel, CustomOptimizer, SinkEntry, CallbackEntry)
+    assert holders.keys() - {"Log"} == {
+        section.__name__ for section in (*open_ones, ImageFolder)
+    }  # Log only lists sinks
     fields = {key for key, field in holders["ImageFolder"]["properties"].items() if "pkg.mod" in json.dumps(field)}
     assert fields == set(ImageFolder.objects)
     assert all(issubclass(section, Open) and issubclass(section, BaseModel) for section in Open.__subclasses__())

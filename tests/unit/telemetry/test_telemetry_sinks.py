@@ -100,14 +100,15 @@ def test_tensorboard_after_a_resume_shows_each_step_once(tmp_path: Path) -> None
 
 def test_everything_a_run_reports_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     accumulator()
-    sink = run_sink(tmp_path, total_samples=1024, tensorboard=True)
+    sink = run_sink(tmp_path, total_samples=1024, others=[tensorboard_sink(tmp_path / "tensorboard")])
     sink.log(training(1))
     sink.close()
-    sink = run_sink(tmp_path, total_samples=1024, tensorboard=False, resumed_at=1)
-    sink.log(training(2))
-    sink.close()
+    for quiet in (False, True):
+        sink = run_sink(tmp_path, total_samples=1024, quiet=quiet)
+        sink.log(training(2 + quiet))
+        sink.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [{**json.loads(line), "time": ""} for line in lines] == [training(1, time=""), training(2, time="")]
+    assert [{**json.loads(line), "time": ""} for line in lines] == [training(step, time="") for step in (1, 2, 3)]
     assert read_scalars(tmp_path / "tensorboard")["train/loss"] == [(1, 2.0)]
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["step", "1"], ["step", "2"]]
 

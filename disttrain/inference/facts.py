@@ -12,9 +12,9 @@ from typing import Any
 import numpy
 import torch
 
-import disttrain
 from disttrain.config import Recipe, flatten
 from disttrain.tasks.base import Task
+from disttrain.version import __version__
 
 
 def facts(recipe: Recipe, task: Task) -> dict[str, dict[str, Any]]:
@@ -23,7 +23,7 @@ def facts(recipe: Recipe, task: Task) -> dict[str, dict[str, Any]]:
         "recipe": flatten(recipe),
         "code": {"disttrain": code_digest(), **_task_code(task)},
         "package": {
-            "disttrain": disttrain.__version__,
+            "disttrain": __version__,
             "torch": torch.__version__,
             "numpy": numpy.__version__,
             "python": platform.python_version(),
@@ -36,7 +36,7 @@ def facts(recipe: Recipe, task: Task) -> dict[str, dict[str, Any]]:
 def code_digest() -> str:
     """sha256 over every source file of this package, first 16 hex digits."""
     digest = hashlib.sha256()
-    root = Path(disttrain.__file__).parent
+    root = Path(__file__).resolve().parents[1]
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""disttrain from Python: train, evaluate and load, for scripts, notebooks and sweeps."""

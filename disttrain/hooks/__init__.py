@@ -1,0 +1,1 @@
+"""Who watches a run: objects of the user's that are called while it trains."""
