@@ -19,6 +19,7 @@ from disttrain.inference.evaluate import results
 from disttrain.inference.trained import load_trained
 from disttrain.inference.weights import averages, load_weights, stored_weights
 from disttrain.methods.model import make_model
+from disttrain.tasks.base import Task
 from disttrain.tasks.make import make_task
 
 
@@ -92,9 +93,10 @@ def load_model(
     if average and not kept:
         raise InputError(f"{place} keeps no average of its weights: its recipe has no section average")
     with alone(), given.known():
-        # A module needs no task: make_model() asks it for the default model and the hints only.
-        asked: Any = None if isinstance(model, nn.Module) else make_task(recipe)
-        made, _ = make_model(recipe, asked, {} if asked is None else asked.model_hints(), lambda tensor: tensor)
+        # A module needs no task, and no data: the class stands for it with its defaults.
+        asked: Any = Task if isinstance(model, nn.Module) else make_task(recipe)
+        hints = {} if asked is Task else asked.model_hints()
+        made, _ = make_model(recipe, asked, hints, lambda tensor: tensor)
     made.to(torch.float64 if recipe.precision == "fp64" else torch.float32)
     load_weights(made, stored_weights(found, averaged=kept and average is not False))
     return made.to(device).eval()
