@@ -40,7 +40,11 @@ def gpt2(
 
 
 def vit(in_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """A ViT with dropout of its attention and its layers."""
+    """A ViT with dropout of its attention and its layers.
+
+    Without biases before attention: that of the keys has no effect on the output, so it would be made of rounding alone, and so
+    would its relative difference.
+    """
     from transformers import ViTConfig, ViTForImageClassification
 
     sizes = {
@@ -51,7 +55,9 @@ def vit(in_shape: Sequence[int], num_classes: int) -> nn.Module:
         "patch_size": 4,
     }
     rates = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}
-    config = ViTConfig(**sizes, **rates, image_size=in_shape[-1], num_channels=in_shape[0], num_labels=num_classes)
+    config = ViTConfig(
+        **sizes, **rates, qkv_bias=False, image_size=in_shape[-1], num_channels=in_shape[0], num_labels=num_classes
+    )
     return Logits(ViTForImageClassification(config))
 
 
