@@ -1,0 +1,17 @@
+from functools import partial
+
+from shared import Net, digits
+from torch.nn import functional as F
+
+import disttrain
+
+train, test = digits()
+loss = partial(F.cross_entropy, reduction="none")
+task = disttrain.Supervised(train, test, loss, {"accuracy": lambda outputs, y: outputs.argmax(1) == y})
+recipe = {
+    "batch": {"global": 128},
+    "epochs": 5,
+    "optimizer": {"name": "adamw", "lr": 3e-3},
+    "log": {"every_steps": 10, "sinks": ["wandb"]},
+}
+disttrain.train(recipe, task=task, model=Net)
