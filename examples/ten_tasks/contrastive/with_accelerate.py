@@ -23,7 +23,9 @@ for _ in range(5):
         left, right, scale = model(x)
         all_left, all_right = gather(left), gather(right)  # each process adds its own gradient of all of it
         targets = torch.arange(len(x)) + accelerator.process_index * len(x)
-        loss = F.cross_entropy(scale * left @ all_right.T, targets) + F.cross_entropy(scale * right @ all_left.T, targets)
+        loss = F.cross_entropy(scale * left @ all_right.T, targets) + F.cross_entropy(
+            scale * right @ all_left.T, targets
+        )
         accelerator.backward(loss)
         optimizer.step()
 accelerator.print(f"loss {loss.item():.4f}")

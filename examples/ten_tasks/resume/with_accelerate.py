@@ -19,7 +19,9 @@ if os.path.isdir("accelerate_state"):
     accelerator.load_state("accelerate_state")
     begin = int(position.seen)
 for epoch in range(begin // 1500, 5):
-    done = begin - epoch * 1500 if epoch == begin // 1500 else 0  # in samples: the batch of a process may be another now
+    done = (
+        begin - epoch * 1500 if epoch == begin // 1500 else 0
+    )  # in samples: the batch of a process may be another now
     skip = done // 128
     for x, y in accelerator.skip_first_batches(loader, skip) if skip else loader:
         optimizer.zero_grad()
