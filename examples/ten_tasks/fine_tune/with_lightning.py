@@ -14,7 +14,7 @@ class Module(L.LightningModule):
     def training_step(self, batch, _):
         return F.cross_entropy(self.model(batch[0]), batch[1])
 
-    def test_step(self, batch, _):
+    def test_step(self, batch, index):
         self.log("accuracy", (self.model(batch[0]).argmax(1) == batch[1]).float().mean(), sync_dist=True)
 
     def configure_optimizers(self):

@@ -19,7 +19,7 @@ class Module(L.LightningModule):
     def training_step(self, batch, _):
         return F.cross_entropy(self.model(batch["tokens"]), batch["labels"])
 
-    def test_step(self, batch, _):
+    def test_step(self, batch, index):
         right = self.model(batch["tokens"]).argmax(1) == batch["labels"]
         self.log("accuracy", right.float().mean(), sync_dist=True, batch_size=len(right))
 
