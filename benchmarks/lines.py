@@ -27,11 +27,11 @@ PROGRAMS = Path(__file__).resolve().parents[1] / "examples/ten_tasks"
 
 HEAD = """# Lines for ten tasks
 
-`python benchmarks/lines.py > benchmarks/lines.md`. Lines that are neither empty nor comments, of the programs in `examples/ten_tasks`, formatted
-alike; what all three begin with (`shared.py`) is not counted. All thirty run (`tests/docs/test_ten_tasks.py`), against Accelerate
-1.15.0 and Lightning 2.6.6. They do not all do the same: on another number of ranks only disttrain's is the same run; in
-`resume`, Accelerate goes on at a whole batch of its new size and Lightning exactly at ends of epochs only; Lightning's metrics are means
-of batch means."""
+`python benchmarks/lines.py > benchmarks/lines.md`. Lines that are neither empty nor comments, of the programs in
+`examples/ten_tasks`, formatted alike; what all three begin with (`shared.py`) is not counted. All thirty run
+(`tests/docs/test_ten_tasks.py`), against Accelerate 1.15.0 and Lightning 2.6.6. They do not all do the same: on another number of
+ranks only disttrain's is the same run; in `resume`, Accelerate goes on at a whole batch of its new size and Lightning exactly
+at ends of epochs only; Lightning's metrics are means of batch means."""
 
 
 def lines(task: str, library: str) -> int:
