@@ -18,6 +18,7 @@ class Compile(Section):
     )
     dynamic: bool | None = Field(
         None,
+        examples=[False],
         description="true: one graph for all shapes; false: one for each; null: false, but true with batch.growth.",
     )
     backend: Annotated[str, Field(min_length=1)] = Field(
