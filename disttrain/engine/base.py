@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from disttrain.engine.agreement import require_agreement
 from disttrain.engine.buckets import chunks
 from disttrain.engine.exchange import Exchange, Memory, check_exchange
-from disttrain.engine.gather import gather
+from disttrain.engine.gather import gather, positions
 from disttrain.engine.later import Numbers, later
 from disttrain.engine.world import World
 from disttrain.errors import InputError, PeerLostError
@@ -104,11 +104,12 @@ class Engine(ABC):
         Differentiable, and exact: backward adds up the gradients of all ranks and returns each its rows. ``n`` may differ from
         rank to rank and be 0. Every rank has to call it, and backward through it, the same times in the same order.
         :class:`disttrain.GlobalBatch` does the same for a batch of a loader without asking for the ranks' ``n``.
+
+        Raises:
+            RankError: on all ranks: their rows differ in shape or dtype.
         """
-        counts = torch.zeros(self.world.size, dtype=torch.int64)
-        counts[self.world.rank] = len(tensor)
-        self.all_reduce(counts)
-        return gather(self, tensor, int(counts[: self.world.rank].sum()), int(counts.sum()))
+        first, total = positions(self, tensor)
+        return gather(self, tensor, first, total)
 
     def sum_later(self, values: Tensor) -> Numbers:
         """Begin to add up ``values`` (1-D) over all ranks; calling what is returned gives the sums.

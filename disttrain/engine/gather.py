@@ -11,6 +11,7 @@ as long as the ranks run the same program. A rank with nothing to add takes part
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from disttrain.data.batch import Batch
+from disttrain.engine.agreement import require_agreement
 from disttrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,6 +87,24 @@ class GlobalBatch:
         """``(n,)`` int64: which gathered rows are this rank's; row 0 stands for a borrowed sample, whose loss has weight 0."""
         begin = self.batch.before if self.batch.share else 0
         return torch.arange(begin, begin + max(self.batch.share, 1), device=device)
+
+
+def positions(engine: Engine, tensor: Tensor) -> tuple[int, int]:
+    """Where this rank's rows begin among those of all ranks, and how many there are in all.
+
+    Raises:
+        RankError: on all ranks: rows differ in shape or dtype; exchanging them would break off without a word of why.
+        InputError: on all ranks: there are no rows, but a single number.
+    """
+    row = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape[1:])}" if tensor.dim() else "a single number"
+    known = torch.zeros(engine.world.size, 2, dtype=torch.int64)
+    known[engine.world.rank] = torch.tensor([len(tensor) if tensor.dim() else 0, zlib.crc32(row.encode())])
+    counts, kinds = engine.all_reduce(known).T
+    if int(kinds.min()) != int(kinds.max()):
+        require_agreement(engine, {"gather()": {"a row": row}})
+    if not tensor.dim():
+        raise InputError("gather() got a single number; expected rows, (n, ...)").on_all_ranks()
+    return int(counts[: engine.world.rank].sum()), int(counts.sum())
 
 
 def gather(engine: Engine, tensor: Tensor, first: int, total: int) -> Tensor:

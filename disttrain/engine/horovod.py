@@ -137,6 +137,9 @@ class HorovodEngine(Engine):
         self._handles.clear()
 
     def all_reduce(self, tensor: Tensor, op: Reduction = "sum") -> Tensor:
+        if tensor.dtype in (torch.bfloat16, torch.bool):  # Horovod on CPU has neither
+            wide = torch.float32 if tensor.is_floating_point() else torch.int32
+            return tensor.copy_(self.all_reduce(tensor.to(wide), op))
         kinds = {"sum": self._hvd.Sum, "max": self._hvd.Max, "min": self._hvd.Min}
         result: Tensor = self._hvd.allreduce_(tensor, op=kinds[op], name=f"disttrain.{op}")
         return result

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import disttrain
 from disttrain.data import ArrayDataset
-from disttrain.errors import InputError
+from disttrain.errors import DisttrainError, InputError
 
 ROWS = [3, 0, 2, 4]  # of each rank
 
@@ -57,6 +57,33 @@ def gathered(engine: disttrain.Engine) -> None:
             contrast(a, b, a, b, torch.arange(sum(rows))).mean().backward()
             assert torch.equal(all_a.detach()[first : first + rows[rank]], model(mine).chunk(2, dim=1)[0].detach()[own])
             assert_close(engine.unwrap(model), reference, f"gather, static graph {static}, update {step}")
+
+
+def of_every_kind(engine: disttrain.Engine) -> None:
+    """Rows of each dtype; rows that differ between ranks are refused on all of them."""
+    rank, size = engine.world.rank, engine.world.size
+    for dtype in (torch.bfloat16, torch.float16, torch.bool, torch.int32):
+        rows = torch.full((2, 3), rank % 2 + 1).to(dtype).requires_grad_(dtype.is_floating_point)
+        found = engine.gather(rows)
+        assert found.dtype == dtype
+        assert torch.equal(found.detach()[2 * rank : 2 * rank + 2], rows.detach())
+        if rows.requires_grad:
+            found.float().sum().backward()
+            assert rows.grad is not None
+            assert torch.equal(rows.grad, torch.full_like(rows, size))
+    wrong = (
+        [torch.zeros(())]
+        if size == 1
+        else [torch.zeros(()), torch.zeros(2, 3 + rank), torch.zeros(2, 3).to(torch.float64 if rank else torch.float32)]
+    )
+    for tensor in wrong:
+        try:
+            engine.gather(tensor)
+        except DisttrainError as error:
+            message = str(error) if error.everywhere else "one rank alone"
+        else:
+            message = "not refused"
+        assert "gather()" in message, message
 
 
 def by_the_loader(engine: disttrain.Engine) -> None:
@@ -136,6 +163,7 @@ def two_models(engine: disttrain.Engine) -> None:
 def main() -> None:
     with disttrain.init(sys.argv[1], device="cpu") as engine:
         gathered(engine)
+        of_every_kind(engine)
         by_the_loader(engine)
         two_models(engine)
         print("as one process", flush=True)

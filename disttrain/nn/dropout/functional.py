@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from disttrain.errors import InputError
 from disttrain.nn.dropout.context import NOW
@@ -45,10 +47,32 @@ class _Calls(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.dropout:
+            refuse_inner_checkpoint(self._module)
             return dropped(self._module, *args, **kwargs)
         if func is F.scaled_dot_product_attention and (kwargs.get("dropout_p") or (len(args) > 4 and args[4])):
+            refuse_inner_checkpoint(self._module)
             return attention(self._module, *args, **kwargs)
         return func(*args, **kwargs)
+
+
+def refuse_inner_checkpoint(module: Drawn) -> None:
+    """A checkpoint that begins inside of the module's forward is computed again without it: the calls there would be torch's,
+    with other masks, and the gradients silently wrong.
+
+    Raises:
+        InputError: there is one around the call at hand.
+    """
+    if torch.compiler.is_compiling():  # the compiler recomputes what it has traced, masks included
+        return
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code is not Functional.forward.__code__:
+        if frame.f_code.co_filename == CheckpointFunction.forward.__code__.co_filename:
+            raise InputError(
+                f"dropout {module.drawn_as[1] if module.drawn_as else ''} ({type(module).__name__}): F.dropout, or dropout_p of "
+                "attention, is called inside of torch.utils.checkpoint inside of the module's own forward, where recomputation "
+                "cannot draw the same masks; put the checkpoint around the whole module, or use nn.Dropout as a layer"
+            )
+        frame = frame.f_back
 
 
 def dropped(module: Drawn, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -99,7 +123,7 @@ def attended(
     elif attn_mask is not None:
         scores = scores + attn_mask
     weights = torch.softmax(scores, dim=-1)
-    weights = scaled(weights, kept(module, weights, weights.shape, p), p)
+    weights = scaled(weights, kept(module, weights, weights.shape, p, dim=0), p)
     return weights.to(value.dtype) @ value, weights
 
 

@@ -24,8 +24,11 @@ class Drawn:
     samples_dim: int | None = None
 
 
-def kept(module: Drawn, x: Tensor, shape: torch.Size | tuple[int, ...], p: float) -> Tensor:
+def kept(module: Drawn, x: Tensor, shape: torch.Size | tuple[int, ...], p: float, dim: int | None = None) -> Tensor:
     """Which elements ``module`` keeps of a mask of ``shape`` for its input ``x``, each dropped with probability ``p``; bool.
+
+    Args:
+        dim: where the samples are known to lie; None: as the module says.
 
     Raises:
         InputError: ``x`` does not have its samples where they are expected.
@@ -34,8 +37,8 @@ def kept(module: Drawn, x: Tensor, shape: torch.Size | tuple[int, ...], p: float
     if module.drawn_as is None:
         raise RuntimeError(f"a {type(module).__name__} has no name yet: call disttrain.nn.convert_dropout(model) first")
     assert NOW.words is not None
-    words, dim = NOW.words.to(x.device), module.samples_dim or 0
-    blocks = blocks_of(x, len(words), module.samples_dim, module.drawn_as[1])
+    known, words = module.samples_dim if dim is None else dim, NOW.words.to(x.device)
+    blocks, dim = blocks_of(x, len(words), known, module.drawn_as[1]), known or 0
     first, *rest = (shape[dim], *shape[:dim], *shape[dim + 1 :])
     inner = rest if blocks == 1 else [blocks, *rest]
     drawn = keep(words, layer_word(module.drawn_as[0]), (len(words), *inner), threshold(p))

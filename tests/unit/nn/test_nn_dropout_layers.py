@@ -335,3 +335,44 @@ def test_what_drops_nothing_is_left_alone() -> None:
     kinds = [type(m) for m in model.modules()]
     assert [type(m) for m in convert_dropout(model).modules()] == kinds
     assert not draws_masks(model)
+
+
+class Windows(Attention):
+    """Attention within windows, as Swin has it: several rows of weights for each sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.unflatten(1, (3, 4)).flatten(0, 1)).unflatten(0, (len(x), 3)).flatten(1, 2)
+
+
+def test_as_many_heads_as_samples_are_not_mistaken_for_samples() -> None:
+    model, x = converted(Windows), torch.rand(6, 12, 8, dtype=torch.float64)
+    torch.testing.assert_close(in_pieces(model, x, 0, [2, 4, 6]), in_pieces(model, x, 0, [6]), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("attention", [True, False])
+def test_a_checkpoint_inside_of_a_module_that_calls_dropout_is_refused(reentrant: bool, attention: bool) -> None:
+    """It would be computed again with torch's masks."""
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout, self.layer = 0.3, nn.Linear(8, 8)
+
+        def body(self, x: Tensor) -> Tensor:
+            if attention:
+                return F.scaled_dot_product_attention(x, x, self.layer(x), dropout_p=self.dropout)
+            return F.dropout(self.layer(x), self.dropout, self.training)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.body, x, use_reentrant=reentrant)
+
+    model, allowed = nn.ModuleDict({"block": converted(Inner)}), converted(Attention)
+    convert_dropout(model)
+    x = torch.rand(4, 2, 3, 8, dtype=torch.float64, requires_grad=True)
+    with dropout_masks(seed=1, update=1, first=0, samples=4):
+        with pytest.raises(
+            InputError, match=r"^dropout block \(Inner\): .* put the checkpoint around the whole module"
+        ):
+            model["block"](x)
+        checkpoint(allowed, x[:, 0], use_reentrant=reentrant).sum().backward()
