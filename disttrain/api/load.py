@@ -13,12 +13,12 @@ from disttrain.api.passed import AnyModel, AnyTask, Passed
 from disttrain.config import saved_recipe
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
-from disttrain.errors import InputError
-from disttrain.inference.choice import Choice, Which, find
+from disttrain.inference.choice import Choice, Which, choose
 from disttrain.inference.evaluate import results
 from disttrain.inference.trained import load_trained
-from disttrain.inference.weights import averages, load_weights, stored_weights
+from disttrain.inference.weights import load_weights, stored_weights
 from disttrain.methods.model import make_model
+from disttrain.precision import PRECISIONS
 from disttrain.tasks.base import Task
 from disttrain.tasks.make import make_task
 
@@ -88,15 +88,12 @@ def load_model(
     """
     given, place = Passed(task, model), Path(run_dir)
     recipe = saved_recipe(place, given.overrides(), trust=trust)
-    found = find(place, checkpoint).checkpoint
-    kept = bool(averages(found))
-    if average and not kept:
-        raise InputError(f"{place} keeps no average of its weights: its recipe has no section average")
+    found, origin = choose(place, Choice(checkpoint, average))
     with alone(), given.known():
         # A module needs no task, and no data: the class stands for it with its defaults.
         asked: Any = Task if isinstance(model, nn.Module) else make_task(recipe)
         hints = {} if asked is Task else asked.model_hints()
         made, _ = make_model(recipe, asked, hints, lambda tensor: tensor)
-    made.to(torch.float64 if recipe.precision == "fp64" else torch.float32)
-    load_weights(made, stored_weights(found, averaged=kept and average is not False))
+    made.to(PRECISIONS[recipe.precision].parameter_dtype)
+    load_weights(made, stored_weights(found, averaged=origin.averaged))
     return made.to(device).eval()

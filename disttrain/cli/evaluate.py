@@ -37,7 +37,4 @@ def evaluate(
         joined.phase = "evaluating"
         metrics = results(ready)
         if joined.world.is_main:
-            warnings = {"passed over": "; ".join(origin.refused)} if origin.refused else {}
-            weights = "averaged" if origin.averaged else "as trained"
-            about = {"updates": origin.step, "weights": weights, "checkpoint": str(origin.path)}
-            print_summary({**metrics, **about, **warnings}, framed=joined.world.owns_terminal)
+            print_summary({**metrics, **origin.about()}, framed=joined.world.owns_terminal)

@@ -59,18 +59,14 @@ def export(
         joined.phase = "exporting"
         found = everyone(joined, lambda: write(ready, origin, to, quantize=quantize))
         changed = {f"before_{quantize}_{name}": value for name, value in found.metrics_before.items()}
-        passed = {"passed over": "; ".join(origin.refused)} if origin.refused else {}
         print_summary(
             {
                 **found.metrics,
                 **(changed | {"quantized": found.quantized} if found.quantized else {}),
                 "largest_difference": found.difference,
-                "updates": origin.step,
-                "weights": "averaged" if origin.averaged else "as trained",
-                "checkpoint": str(origin.path),
                 "bytes": found.num_bytes,
                 "file": str(to),
-                **passed,
+                **origin.about(),
             },
             framed=joined.world.owns_terminal,
         )

@@ -72,6 +72,5 @@ def predict(
             return
         with replacing(to) as temporary:
             count = write(temporary, to.suffix, found, len(inputs), inputs.names)
-        weights = "averaged" if origin.averaged else "as trained"
-        about = {"samples": count, "updates": origin.step, "weights": weights, "checkpoint": str(origin.path)}
-        print_summary({**about, "file": str(to)}, framed=joined.world.owns_terminal)
+        summary = {"samples": count, "file": str(to), **origin.about()}
+        print_summary(summary, framed=joined.world.owns_terminal)

@@ -50,22 +50,22 @@ class Batch:
         return iter(self.micro_batches)
 
     def first(self, index: int) -> int:
-        """Place in the global batch of the first sample of micro-batch ``index``."""
-        return self.before + sum(len(micro.ids) for micro in self.micro_batches[:index])
+        """Place in the global batch of the first sample of micro-batch ``index``; 0 for a borrowed sample."""
+        return self.before * (self.share > 0) + sum(len(micro.ids) for micro in self.micro_batches[:index])
 
     @property
     def ids(self) -> NDArray[np.int64]:
         """(share,) sample ids of this rank's share."""
         return self.global_ids[self.before : self.before + self.share]
 
-    def indices(self, piece: int) -> NDArray[np.int64]:
-        """(n,) where the samples of micro-batch number ``piece`` stand in the global batch; 0 for a borrowed sample.
+    def indices(self, index: int) -> NDArray[np.int64]:
+        """(n,) where the samples of micro-batch ``index`` stand in the global batch; 0 for a borrowed sample.
 
         What is drawn at random for each of them as a function of the seed, the update and this number does not depend on the
         ranks; see :func:`disttrain.data.noise`.
         """
-        begin = self.before * (self.share > 0) + sum(len(micro.ids) for micro in self.micro_batches[:piece])
-        return np.arange(begin, begin + len(self.micro_batches[piece].ids), dtype=np.int64)
+        begin = self.first(index)
+        return np.arange(begin, begin + len(self.micro_batches[index].ids), dtype=np.int64)
 
     @property
     def tensors(self) -> Tensors:

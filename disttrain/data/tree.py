@@ -97,7 +97,9 @@ def described(tree: Any) -> str:
 
 
 def a_kind(value: Any) -> str:
-    """``an int``, ``a str``, ``None``."""
+    """``an int``, ``a str``, ``None``, ``a tensor of shape (8, 3)``."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
     name = type(value).__name__
     return "None" if value is None else f"a{'n' * (name[0] in 'aeiouAEIOU')} {name}"
 

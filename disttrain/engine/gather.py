@@ -85,8 +85,7 @@ class GlobalBatch:
 
     def own(self, device: torch.device | str | None = None) -> Tensor:
         """``(n,)`` int64: which gathered rows are this rank's; row 0 stands for a borrowed sample, whose loss has weight 0."""
-        begin = self.batch.before if self.batch.share else 0
-        return torch.arange(begin, begin + max(self.batch.share, 1), device=device)
+        return torch.from_numpy(self.batch.indices(0)).to(device)
 
 
 def positions(engine: Engine, tensor: Tensor) -> tuple[int, int]:

@@ -58,6 +58,11 @@ class World:
         return cls.of(launch, pin_device(launch, device, env))
 
     @classmethod
+    def alone(cls, device: torch.device) -> World:
+        """The world of a process that has no other ranks."""
+        return cls(0, 1, 0, 1, 0, device)
+
+    @classmethod
     def of(cls, launch: Launch, device: torch.device) -> World:
         return cls(**asdict(launch), device=device)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from disttrain.config import Recipe
 from disttrain.config.sections.fine_tune import StartFrom
 from disttrain.errors import InputError
-from disttrain.inference.start import fingerprint
+from disttrain.inference.start import fingerprint, some
 from disttrain.methods.rates import parameter_settings
 from disttrain.methods.trainable import find_trainable
 from disttrain.plan.explain import Line
@@ -29,12 +27,12 @@ def about_weights(recipe: Recipe, plan: StepPlan, model: nn.Module) -> list[Line
     if any(trainable.named):
         for i, names in enumerate(trainable.stages, start=1):
             size = f"{len(names)} of {len(total)} tensors"
-            lines.append((f"stage {i} trains" if recipe.stages else "trained", size, _some(names)))
+            lines.append((f"stage {i} trains" if recipe.stages else "trained", size, some(names)))
     if recipe.optimizer.groups or recipe.optimizer.layer_decay is not None:
         kinds = {tuple(sorted(own.items())) for own in settings.values()}
         for kind in sorted(kinds):
             members = [name for name, own in settings.items() if tuple(sorted(own.items())) == kind]
-            lines.append(("parameter group", ", ".join(_setting(*pair) for pair in kind), _some(members)))
+            lines.append(("parameter group", ", ".join(_setting(*pair) for pair in kind), some(members)))
     return lines
 
 
@@ -50,7 +48,3 @@ def _start(section: StartFrom) -> Line:
 
 def _setting(name: str, value: float) -> str:
     return f"learning rate x {value:.4g}" if name == "lr_factor" else f"weight decay {value:g}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

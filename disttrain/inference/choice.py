@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from disttrain.checkpoint import Checkpoint, Loaded, list_checkpoints, load_checkpoint, load_latest
 from disttrain.data.position import Position
@@ -13,6 +13,7 @@ from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError, InputError, NoCheckpointError
 from disttrain.inference.weights import averages
 
+_ODD = "the progress of the run is not what disttrain writes"
 Which = Literal["newest", "best"] | int
 """A checkpoint of a run: the newest valid one, the one whose metric was the best, or that of an update."""
 
@@ -47,6 +48,12 @@ class Origin:
     averaged: bool
     refused: tuple[str, ...] = ()
 
+    def about(self) -> dict[str, Any]:
+        """For the summary of a command."""
+        weights = "averaged" if self.averaged else "as trained"
+        found = {"updates": self.step, "weights": weights, "checkpoint": str(self.path)}
+        return {**found, **({"passed over": "; ".join(self.refused)} if self.refused else {})}
+
 
 def find(run_dir: Path, which: Which = "newest") -> Loaded:
     """Load a checkpoint of a run.
@@ -74,10 +81,9 @@ def best_step(checkpoint: Checkpoint) -> int | None:
     Raises:
         CheckpointError: the checkpoint does not say.
     """
-    progress = checkpoint.state.get("progress")
-    step = progress.get("best_step") if isinstance(progress, dict) else "missing"
+    step = _progress(checkpoint).get("best_step", "missing")
     if step is not None and type(step) is not int:
-        raise CheckpointError("the progress of the run is not what disttrain writes")
+        raise CheckpointError(_ODD)
     return step
 
 
@@ -87,30 +93,38 @@ def samples_seen(checkpoint: Checkpoint) -> int:
     Raises:
         CheckpointError: the checkpoint does not say.
     """
-    progress = checkpoint.state.get("progress")
-    position = progress.get("position") if isinstance(progress, dict) else None
+    position = _progress(checkpoint).get("position")
     if not isinstance(position, dict):
-        raise CheckpointError("the progress of the run is not what disttrain writes")
+        raise CheckpointError(_ODD)
     return Position.from_dict(position).samples
+
+
+def choose(run_dir: Path, choice: Choice) -> tuple[Checkpoint, Origin]:
+    """The chosen checkpoint, and where it was.
+
+    Raises:
+        CheckpointError, NoCheckpointError: see :func:`find`.
+        InputError: averages are asked for, and the run keeps none.
+    """
+    checkpoint, path, refused = find(run_dir, choice.which)
+    averaged = choice.average is not False and bool(averages(checkpoint))
+    if choice.average and not averaged:
+        raise InputError(f"{run_dir} keeps no average of its weights: its recipe has no section average")
+    return checkpoint, Origin(checkpoint.step, path, averaged, tuple(reason for _, reason in refused))
 
 
 def fetch(engine: Engine, run_dir: Path, choice: Choice) -> tuple[Checkpoint | None, Origin]:
     """The chosen checkpoint on rank 0 (None elsewhere), and where it was, on all ranks.
 
     Raises:
-        CheckpointError, NoCheckpointError: on all ranks; see :func:`find`.
-        InputError: on all ranks: averages are asked for, and the run keeps none.
+        CheckpointError, NoCheckpointError, InputError: on all ranks; see :func:`choose`.
     """
     found: list[Checkpoint] = []
 
     def load() -> Origin:
-        checkpoint, path, refused = find(run_dir, choice.which)
-        kept = bool(averages(checkpoint))
-        if choice.average and not kept:
-            raise InputError(f"{run_dir} keeps no average of its weights: its recipe has no section average")
+        checkpoint, origin = choose(run_dir, choice)
         found.append(checkpoint)
-        averaged = kept and choice.average is not False
-        return Origin(checkpoint.step, path, averaged, tuple(reason for _, reason in refused))
+        return origin
 
     origin: Origin = on_main(engine, load)
     return (found[0] if found else None), origin
@@ -122,3 +136,10 @@ def _at(run_dir: Path, step: int, why: str) -> Loaded:
         there = ", ".join(map(str, sorted(paths))) or "none"
         raise NoCheckpointError(f"{run_dir} has no checkpoint of update {step}{why}; there are: {there}")
     return Loaded(load_checkpoint(paths[step]), paths[step], [])
+
+
+def _progress(checkpoint: Checkpoint) -> dict[str, Any]:
+    progress = checkpoint.state.get("progress")
+    if not isinstance(progress, dict):
+        raise CheckpointError(_ODD)
+    return progress

@@ -15,7 +15,6 @@ from disttrain.engine.memory import out_of_memory_as
 from disttrain.inference.prepared import Prepared
 from disttrain.inference.totals import added_up
 from disttrain.tasks.base import Task
-from disttrain.tasks.given import given
 from disttrain.tasks.make import collate_of, fraction_held_out
 
 Split = Literal["train", "validation", "test"]
@@ -42,9 +41,7 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
     )
 
     def measure(micro: MicroBatch) -> Mapping[str, Tensor]:
-        inputs = task.prepare(micro.tensors, run.precision.parameter_dtype)
-        with run.precision.forward_context():
-            return given(task.evaluate, model, inputs)
+        return run.call(task.evaluate, model, micro)
 
     with out_of_memory_as(lambda: f"{at_once} samples at once: lower evaluate.batch"):
         totals = added_up(engine, model, batches, measure, f"task {run.recipe.task.name}: evaluate()")

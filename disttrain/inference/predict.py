@@ -13,11 +13,13 @@ from torch import Tensor
 
 from disttrain.data.batch import MicroBatch
 from disttrain.data.evaluation import batches_of
+from disttrain.data.tree import a_kind
 from disttrain.engine.agreement import everyone
 from disttrain.errors import InputError
 from disttrain.inference.inputs import Inputs
 from disttrain.inference.prepared import Prepared
 from disttrain.tasks.make import collate_of
+from disttrain.tasks.terms import wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +65,17 @@ def predict(run: Prepared, inputs: Inputs, batch: int) -> Iterator[Rows]:
 
 
 def _rows(run: Prepared, micro: MicroBatch) -> Rows:
-    with torch.inference_mode(), run.precision.forward_context():
-        found: object = run.task.predict(run.model, run.task.prepare(micro.tensors, run.precision.parameter_dtype))
+    with torch.inference_mode():
+        found: object = run.call(run.task.predict, run.model, micro)
     name = type(run.task).__name__
     if not isinstance(found, Mapping) or not found:
-        raise InputError(f"task {name}: predict() gave {_kind(found)}; expected tensors by name, the samples first")
+        raise InputError(f"task {name}: predict() gave {a_kind(found)}; expected tensors by name, the samples first")
     columns = {}
     for key, value in found.items():
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(micro.ids):
             raise InputError(
-                f"task {name}: predict() gave {_kind(value)} as {key}; expected a tensor of {len(micro.ids)} rows, one for each "
+                f"task {name}: predict() gave {a_kind(value)} as {key}; expected a tensor of {len(micro.ids)} rows, one for each "
                 "sample"
             )
-        wide = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-        columns[str(key)] = wide.cpu().numpy()
+        columns[str(key)] = wide(value).cpu().numpy()
     return Rows(micro.ids, columns)
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from disttrain.config import Recipe
+from disttrain.data.batch import MicroBatch
 from disttrain.engine.agreement import everyone
 from disttrain.engine.base import Engine
 from disttrain.methods.model import make_model
 from disttrain.nn import ModelFacts
 from disttrain.precision import Precision, make_precision
 from disttrain.tasks.base import Task
+from disttrain.tasks.given import given
 from disttrain.tasks.make import make_task
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -32,6 +38,13 @@ class Prepared:
     precision: Precision
     model: nn.Module
     facts: ModelFacts
+
+    def call(self, function: Callable[[nn.Module, Any], T], model: nn.Module, micro: MicroBatch) -> T:
+        """``function(model, inputs)``, the task's ``losses``, ``evaluate`` or ``predict``, of what it makes ready of a
+        micro-batch and in the run's precision; see :func:`disttrain.tasks.given.given`."""
+        inputs = self.task.prepare(micro.tensors, self.precision.parameter_dtype)
+        with self.precision.forward_context():
+            return given(function, model, inputs)
 
 
 def build_model(recipe: Recipe, engine: Engine) -> Prepared:

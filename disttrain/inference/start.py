@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from disttrain.checkpoint import Checkpoint
+from disttrain.checkpoint.format import MANIFEST
 from disttrain.config.sections.fine_tune import StartFrom
 from disttrain.errors import CheckpointError, InputError
 from disttrain.grads import matching
-from disttrain.inference.choice import find
+from disttrain.inference.choice import Choice, Origin, Which, choose
 from disttrain.inference.foreign import read_file
-from disttrain.inference.weights import averages, stored_weights
+from disttrain.inference.weights import stored_weights
 
 _SHOWN = 3
 
@@ -35,11 +36,11 @@ def start_from(model: nn.Module, section: StartFrom) -> dict[str, Any]:
         stored, digest = _stored(section)
         weights = _renamed(section, stored)
         fit = _fit(section, model, weights)
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, InputError, ValueError) as error:
         raise InputError(f"start_from {section.path}: {error}") from None
     model.load_state_dict({name: weights[name] for name in fit["taken"]}, strict=False)
     said = {"missing": "missing, which keep their initial values", "left": "left out"}
-    parts = [f"{len(fit[how])} {words}: {_some(fit[how])}" for how, words in said.items() if fit[how]]
+    parts = [f"{len(fit[how])} {words}: {some(fit[how])}" for how, words in said.items() if fit[how]]
     message = "; ".join([f"{section.path}: {len(fit['taken'])} tensors taken", *parts])
     return {"event": "start_from", "step": 0, "message": message, "path": section.path, "sha256": digest, **fit}
 
@@ -51,8 +52,8 @@ def fingerprint(section: StartFrom) -> str:
         InputError: there is no such file or run.
     """
     try:
-        return _sha256(_manifest(section) if Path(section.path).is_dir() else Path(section.path))
-    except (CheckpointError, OSError) as error:
+        return _sha256(_of_run(section)[1].path / MANIFEST if Path(section.path).is_dir() else Path(section.path))
+    except (CheckpointError, InputError, OSError) as error:
         raise InputError(f"start_from {section.path}: {error}") from None
 
 
@@ -60,11 +61,8 @@ def _stored(section: StartFrom) -> tuple[dict[str, Tensor], str]:
     """The stored tensors by name, and the sha256 of what they were read from."""
     path = Path(section.path)
     if path.is_dir():
-        checkpoint = find(path, "best" if section.which == "best" else "newest").checkpoint
-        averaged = section.which == "average"
-        if averaged and not averages(checkpoint):
-            raise CheckpointError("the run keeps no average of its weights: its recipe has no section average")
-        return stored_weights(checkpoint, averaged=averaged), _sha256(_manifest(section))
+        checkpoint, origin = _of_run(section)
+        return stored_weights(checkpoint, averaged=origin.averaged), _sha256(origin.path / MANIFEST)
     if not path.exists():
         raise CheckpointError("there is no such file or run directory")
     if section.which != "newest":
@@ -72,8 +70,9 @@ def _stored(section: StartFrom) -> tuple[dict[str, Tensor], str]:
     return read_file(path), _sha256(path)
 
 
-def _manifest(section: StartFrom) -> Path:
-    return find(Path(section.path), "best" if section.which == "best" else "newest").path / "MANIFEST.json"
+def _of_run(section: StartFrom) -> tuple[Checkpoint, Origin]:
+    which: Which = "best" if section.which == "best" else "newest"
+    return choose(Path(section.path), Choice(which, average=section.which == "average"))
 
 
 def _sha256(path: Path) -> str:
@@ -87,7 +86,7 @@ def _renamed(section: StartFrom, stored: Mapping[str, Tensor]) -> dict[str, Tens
     for rules in ({section.strip: ""} if section.strip else {}, section.rename):
         for old in rules:
             if not any(name.startswith(old) for name in names.values()):
-                raise ValueError(f"no tensor's name begins with {old!r}; there are {_some(names.values())}")
+                raise ValueError(f"no tensor's name begins with {old!r}; there are {some(names.values())}")
         for source, name in names.items():
             fitting = [old for old in rules if name.startswith(old)]
             for old in sorted(fitting, key=len)[-1:]:
@@ -101,8 +100,7 @@ def _renamed(section: StartFrom, stored: Mapping[str, Tensor]) -> dict[str, Tens
 def _fit(section: StartFrom, model: nn.Module, weights: dict[str, Tensor]) -> dict[str, list[str]]:
     """Names that are taken, missing and left."""
     mine: dict[str, Tensor] = model.state_dict()
-    matching(dict.fromkeys([*mine, *weights]), section.exclude, "tensor")
-    excluded = {name for name in (*mine, *weights) if any(fnmatchcase(name, p) for p in section.exclude)}
+    excluded = set(matching(dict.fromkeys([*mine, *weights]), section.exclude, "tensor"))
     taken = [n for n in mine if n in weights and n not in excluded and weights[n].shape == mine[n].shape]
     shared = {_memory(mine[name]) for name in taken}  # tied tensors are stored under one of their names
     missing = [name for name in mine if name not in taken and _memory(mine[name]) not in shared]
@@ -115,7 +113,7 @@ def _fit(section: StartFrom, model: nn.Module, weights: dict[str, Tensor]) -> di
         "of another shape": [f"{name} {_shape(weights[name])} for {_shape(mine[name])}" for name in wrong],
     }
     if not taken or (section.strict and any(odd.values())):
-        found = "; ".join(f"{len(names)} {how}: {_some(names)}" for how, names in odd.items() if names)
+        found = "; ".join(f"{len(names)} {how}: {some(names)}" for how, names in odd.items() if names)
         hint = "exclude what the file lacks or has besides, or set strict: false to take what fits" if taken else ""
         raise ValueError(f"{len(taken)} of the model's {len(mine)} tensors fit; {found}{f' ({hint})' if hint else ''}")
     return {"taken": taken, "missing": missing, "left": left}
@@ -143,6 +141,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
     shown = list(names)
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "") or "none"

@@ -12,7 +12,7 @@ from disttrain.data.collate import Collate, stack
 from disttrain.data.dataset import Dataset
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.data.selection import Selection
-from disttrain.data.tree import Tensors
+from disttrain.data.tree import Tensors, a_kind
 from disttrain.engine.base import Engine
 from disttrain.errors import InputError
 
@@ -107,5 +107,4 @@ def checked_total(what: str, name: str, total: object) -> Tensor:
     """
     if isinstance(total, Tensor) and total.dim() == 0:
         return total.double()
-    kind = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else f"a {type(total).__name__}"
-    raise InputError(f"{what} gave {kind} as {name}; expected a scalar tensor, a sum")
+    raise InputError(f"{what} gave {a_kind(total)} as {name}; expected a scalar tensor, a sum")

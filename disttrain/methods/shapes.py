@@ -39,4 +39,4 @@ def resized(batch: Batch, count: int) -> Batch:
 
 def by_itself(batch: Batch, device: torch.device) -> GlobalBatch:
     """What a loss over the global batch sees of one that no other rank has a part of."""
-    return GlobalBatch(LocalEngine(World(0, 1, 0, 1, 0, device)), batch)
+    return GlobalBatch(LocalEngine(World.alone(device)), batch)

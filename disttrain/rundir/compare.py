@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from disttrain.config import flatten, load_recipe
 from disttrain.errors import InputError
 from disttrain.rundir.environment import Environment, read_starts
 from disttrain.rundir.rundir import METRICS, RECIPE
+from disttrain.telemetry.jsonl import read_records
 
 ABSENT = "(absent)"
 
@@ -107,18 +107,8 @@ def _over_starts(starts: Sequence[Environment]) -> Environment:
 def _values(run_dir: Path) -> dict[str, dict[int, float]]:
     """Step and value of the training loss and of everything that was evaluated, by name."""
     found: dict[str, dict[int, float]] = {}
-    try:
-        lines = (run_dir / METRICS).read_bytes().splitlines()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f"{run_dir / METRICS}: cannot be read: {error.strerror}") from None
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # a line that a kill cut off
-            continue
-        if not isinstance(record, dict) or "event" in record or type(record.get("step")) is not int:
+    for record in read_records(run_dir / METRICS):
+        if "event" in record or type(record.get("step")) is not int:
             continue
         split = record.get("split")
         names = (

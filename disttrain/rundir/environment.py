@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from disttrain.errors import InputError
 from disttrain.plan.plan import StepPlan
-from disttrain.telemetry.jsonl import JsonlSink
+from disttrain.rundir.rundir import ENVIRONMENT
+from disttrain.telemetry.jsonl import JsonlSink, read_records
 
-ENVIRONMENT = "environment.jsonl"
 PACKAGES = ("horovod", "safetensors", "transformers", "datasets", "timm", "torchvision", "torchao", "pillow")
 """Those that may change what a run does, where they are installed."""
 Environment = dict[str, dict[str, Any]]
@@ -47,20 +45,10 @@ def read_starts(run_dir: Path) -> list[Environment]:
     Raises:
         InputError: the file cannot be read.
     """
-    path = run_dir / ENVIRONMENT
-    try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            found.append({topic: keys for topic, keys in record.items() if isinstance(keys, dict)})
-    return found
+    return [
+        {topic: keys for topic, keys in record.items() if isinstance(keys, dict)}
+        for record in read_records(run_dir / ENVIRONMENT)
+    ]
 
 
 def _version(package: str) -> str | None:

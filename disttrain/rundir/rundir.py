@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
 import time
@@ -16,13 +15,15 @@ from disttrain.checkpoint.files import fsync_directory, write_file
 from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences, require_consent
 from disttrain.engine.environment import Job
 from disttrain.errors import DisttrainError, InputError, NoCheckpointError
+from disttrain.telemetry.jsonl import read_records
 
 RUNS = Path("runs")
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
+ENVIRONMENT = "environment.jsonl"
 JOB = ".job"
 MEMORY = "memory"
-OURS = (RECIPE, METRICS, "environment.jsonl", JOB, MEMORY, ".lock", "log")
+OURS = (RECIPE, METRICS, ENVIRONMENT, JOB, MEMORY, ".lock", "log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +108,8 @@ def lost_updates(run_dir: Path) -> int:
     Raises:
         NoCheckpointError: so many that there must have been a checkpoint: it was deleted, or is out of reach.
     """
-    try:
-        with (run_dir / METRICS).open("rb") as file:
-            steps = [_step(line) for line in file]
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise InputError(f"{run_dir / METRICS}: cannot be read: {error.strerror}") from None
-    lost = max(steps, default=0)
+    steps = [record.get("step") for record in read_records(run_dir / METRICS)]
+    lost = max((step for step in steps if type(step) is int), default=0)
     if lost:
         every = load_recipe(run_dir / RECIPE).checkpoint.every_steps
         if every is not None and lost > every:
@@ -123,15 +118,6 @@ def lost_updates(run_dir: Path) -> int:
                 "or choose another --run-dir to begin from zero"
             )
     return lost
-
-
-def _step(line: bytes) -> int:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # a line that a kill cut off
-        return 0
-    step = record.get("step") if isinstance(record, dict) else None
-    return step if type(step) is int else 0
 
 
 def same_job(run_dir: Path, job: Job | None) -> bool:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from disttrain.tasks.terms import wide
+
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Loss of each item, of the shape of ``targets``, in float32 or wider.
@@ -19,8 +21,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
             section 7).
     """
     if targets.dim() == 1:
-        return F.cross_entropy(_wide(logits), targets, reduction="none", label_smoothing=label_smoothing)
-    flat = _wide(logits).flatten(0, -2)
+        return F.cross_entropy(wide(logits), targets, reduction="none", label_smoothing=label_smoothing)
+    flat = wide(logits).flatten(0, -2)
     losses = F.cross_entropy(flat, targets.flatten(), reduction="none", label_smoothing=label_smoothing)
     return losses.view_as(targets)
 
@@ -41,7 +43,3 @@ def rates(totals: Mapping[str, float]) -> dict[str, float]:
     """``loss`` and ``accuracy`` of one item on average, from :func:`totals`."""
     items = totals["items"]
     return {"loss": totals["loss"] / items, "accuracy": totals["correct"] / items}
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

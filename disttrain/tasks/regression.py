@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from disttrain.tasks.terms import wide
+
 
 def squares(predicted: Tensor, targets: Tensor) -> Tensor:
     """Squared error of each target, of the shape of ``targets``, in float32 or wider; ``predicted`` has as many numbers."""
-    wide = predicted.float() if predicted.dtype in (torch.float16, torch.bfloat16) else predicted
-    return (wide.view_as(targets) - targets).square()
+    return (wide(predicted).view_as(targets) - targets).square()
 
 
 def totals(predicted: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from disttrain.data.collate import Collate
 from disttrain.data.dataset import Dataset
+from disttrain.data.tree import a_kind
 from disttrain.errors import InputError
 from disttrain.tasks.base import Task
 
@@ -98,11 +99,7 @@ class Supervised(Task):
             return _logits(model(**inputs)), tensors[self._targets]
         if isinstance(tensors, tuple | list) and len(tensors) == 2:
             return _logits(model(tensors[0])), tensors[1]
-        shown = (
-            f"a dict of {', '.join(map(str, tensors))}"
-            if isinstance(tensors, Mapping)
-            else f"a {type(tensors).__name__}"
-        )
+        shown = f"a dict of {', '.join(map(str, tensors))}" if isinstance(tensors, Mapping) else a_kind(tensors)
         raise InputError(
             f"Supervised: a batch is {shown}; expected a pair (inputs, targets), or a dict with the key {self._targets!r} "
             "(another name: targets=...)"

@@ -18,8 +18,12 @@ def sum_of(losses: Mapping[str, Tensor]) -> Tensor:
 
 def stacked(losses: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """``(k, ...)``: the losses in the order of ``names``, in float32 at least."""
-    terms = torch.stack([losses[name] for name in names])
-    return terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
+    return wide(torch.stack([losses[name] for name in names]))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """``tensor``, in float32 where it is of 16 bits."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def weighted(terms: Tensor, weights: Tensor) -> Tensor:

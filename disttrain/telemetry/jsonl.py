@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from disttrain.errors import DisttrainError
+from disttrain.errors import DisttrainError, InputError
 
 logger = logging.getLogger("disttrain")
 
@@ -81,6 +81,21 @@ class Truncated(NamedTuple):
     kept: int
     dropped: int
     damaged: int
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, in order, without lines that are none, such as one that a kill cut off; none of a missing file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return [record for line in file if (record := _parse(line)) is not None]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def truncate_after(path: Path, step: int) -> Truncated:

@@ -39,7 +39,7 @@ def largest_fit(recipe: Recipe, world: World, most: int | None = None) -> int:
         OutOfMemoryError: nothing fits.
         InputError: as :func:`build_run`.
     """
-    random, alone = capture_rng(world.device), LocalEngine(World(0, 1, 0, 1, 0, world.device))
+    random, alone = capture_rng(world.device), LocalEngine(World.alone(world.device))
     try:
         ready = construct(recipe, alone)
         sizes = load_sets(recipe, ready.task)

@@ -16,8 +16,6 @@ from disttrain.data.batch import Batch, MicroBatch
 from disttrain.engine.patience import patiently
 from disttrain.methods.execution import compiling
 from disttrain.methods.shapes import by_itself, micro_batch_sizes, resized
-from disttrain.tasks.given import given
-from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
 from disttrain.training.step import accumulate, check_losses
 
@@ -33,14 +31,7 @@ def check_draws(run: Run, batch: Batch) -> None:
     first = resized(batch, len(batch.micro_batches[0].ids))
     run.task.global_batch = by_itself(first, run.engine.world.device)
     with without_trace(run):
-        run.methods.dropout.check(batch, lambda: forward(run, batch.micro_batches[0]))
-
-
-def forward(run: Run, micro: MicroBatch) -> Losses:
-    """The losses of the model itself, without an exchange."""
-    inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
-    with run.precision.forward_context():
-        return given(run.task.losses, run.model, inputs)
+        run.methods.dropout.check(batch, lambda: run.call(run.task.losses, run.model, batch.micro_batches[0]))
 
 
 def rehearse(run: Run, batch: Batch) -> None:
@@ -88,7 +79,7 @@ def warm_start(run: Run, batch: Batch) -> None:
 
 def try_out(run: Run, micro: MicroBatch) -> None:
     """Forward and backward of the model itself, without an exchange."""
-    terms = forward(run, micro)
+    terms = run.call(run.task.losses, run.model, micro)
     check_losses(run, micro, terms)
     named: Mapping[str, Tensor] = terms if isinstance(terms, Mapping) else {"": terms}
     torch.stack([losses.sum() for losses in named.values()]).sum().backward()  # type: ignore[no-untyped-call]

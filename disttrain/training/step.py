@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.data.batch import Batch, MicroBatch
+from disttrain.data.tree import a_kind
 from disttrain.engine.gather import GlobalBatch
 from disttrain.errors import InputError
-from disttrain.tasks.given import given
 from disttrain.tasks.terms import Losses
 from disttrain.training.state import Run
 
@@ -77,9 +77,7 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
     for i, micro in enumerate(batch):
         factor = micro.weight / items
         with run.engine.accumulating(last=i == last), statistics_of(run.model, micro.weight), masks(number, batch, i):
-            inputs = run.task.prepare(micro.tensors, run.precision.parameter_dtype)
-            with run.precision.forward_context():
-                terms = given(run.task.losses, run.wrapped, inputs)
+            terms = run.call(run.task.losses, run.wrapped, micro)
             check_losses(run, micro, terms)
             losses = methods.loss_weights.combine(terms, factor)
             methods.all.begin_backward()
@@ -144,7 +142,7 @@ def check_padding(run: Run, micro: MicroBatch, losses: Mapping[str, int]) -> Non
 def _kind(losses: object) -> str:
     """What somebody's ``losses()`` gave, in words."""
     if not isinstance(losses, Mapping):
-        return "None" if losses is None else f"a {type(losses).__name__}"
+        return a_kind(losses)
     wrong = [f"{name}: {type(terms).__name__}" for name, terms in losses.items() if not isinstance(terms, Tensor)]
     return f"a dict with {', '.join(wrong)}" if wrong else "an empty dict"
 

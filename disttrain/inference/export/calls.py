@@ -85,7 +85,7 @@ def record(run: Prepared) -> list[Call]:
             with torch.no_grad():
                 for micro in islice(stream, _BATCHES):
                     if len(micro.ids) == samples:
-                        run.task.evaluate(run.model, run.task.prepare(micro.tensors, run.precision.parameter_dtype))
+                        run.call(run.task.evaluate, run.model, micro)
     finally:
         handle.remove()
     return _alike(calls, run.recipe.task.name)

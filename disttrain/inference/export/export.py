@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from disttrain.errors import InputError
 from disttrain.inference.choice import Origin
@@ -17,15 +16,14 @@ from disttrain.inference.export.calls import record
 from disttrain.inference.export.formats import Kind, Pretrained, Program, StateDict, class_of, difference
 from disttrain.inference.export.onnx import Onnx
 from disttrain.inference.export.quantize import int8_weights
-from disttrain.inference.export.target import KINDS, size_of
+from disttrain.inference.export.target import size_of
 from disttrain.inference.prepared import Prepared
 from disttrain.inference.replacing import replacing
 from disttrain.nn import convert_batch_norm
 from disttrain.precision import FP64, Precision
 from disttrain.version import __version__
 
-_KINDS: Mapping[str, Kind] = dict(zip(KINDS, (StateDict(), Program(), Onnx(), Pretrained()), strict=True))
-_CHANGES: Mapping[str | None, Callable[[nn.Module], str | None]] = {None: lambda model: None, "int8": int8_weights}
+_KINDS: Mapping[str, Kind] = {".safetensors": StateDict(), ".pt2": Program(), ".onnx": Onnx(), "": Pretrained()}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 """How far outputs of the file may be from the model's, in parts of the largest output: other kernels round otherwise."""
 
@@ -62,8 +60,8 @@ def export(run: Prepared, origin: Origin, path: Path, *, quantize: str | None = 
     run = _plain(run)
     before = evaluate(run)
     calls = record(run)
-    quantized = _CHANGES[quantize](run.model)
-    measured = evaluate(run) if quantized else before
+    quantized = int8_weights(run.model) if quantize == "int8" else None
+    measured = before if quantized is None else evaluate(run)
     kind = _KINDS[path.suffix]
     notes = _notes(run, origin, measured) | (
         {"quantized": quantized, "metrics_before": before} if quantized is not None else {}
@@ -113,7 +111,7 @@ def _notes(run: Prepared, origin: Origin, metrics: Mapping[str, float]) -> dict[
         "model": section or {"name": run.task.default_model[0], **run.task.default_model[1]},
         "class": class_of(run.model),
         "step": origin.step,
-        "weights": "averaged" if origin.averaged else "as trained",
+        "weights": origin.about()["weights"],
         "trained_in": recipe.precision,
         "metrics": dict(metrics),
     }

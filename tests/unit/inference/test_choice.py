@@ -48,6 +48,10 @@ def test_the_best_is_what_the_newest_sound_one_says(run_dir: Path) -> None:
     assert find(run_dir).checkpoint.step == 20
     found = find(run_dir, "best")
     assert (found.checkpoint.step, len(found.refused)) == (20, 1)
+    about = origin(run_dir, Choice()).about()
+    assert (about["updates"], about["weights"]) == (20, "averaged")
+    assert "model.safetensors" in about["passed over"]
+    assert "passed over" not in origin(run_dir, Choice(10)).about()
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         find(run_dir, 30)
 

@@ -10,8 +10,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from disttrain.checkpoint import Checkpoint, load_latest, save_checkpoint
 from disttrain.config.sections.fine_tune import StartFrom
 from disttrain.errors import InputError
+from disttrain.inference import choice
 from disttrain.inference.start import start_from
 
 
@@ -170,3 +172,18 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert "there is no checkpoint" in refusal(Net(), str(tmp_path))
     path = saved(tmp_path, Net().state_dict())
     assert refusal(Net(), path, which="best") == "which: best goes with a run directory, and this is a file"
+
+
+def test_a_run_directory_is_read_once_and_needs_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, mine = Net(), Net()
+    loop = {"position": {}, "values": {}, "parts": {}, "ranks": []}  # what a loop of one's own keeps
+    save_checkpoint(tmp_path, Checkpoint(3, theirs.state_dict(), loop), keep=1)
+    reads: list[Path] = []
+    monkeypatch.setattr(choice, "load_latest", lambda path: (reads.append(path), load_latest(path))[1])
+    event = start_from(mine, StartFrom(path=str(tmp_path)))
+    assert torch.equal(mine.body.weight, theirs.body.weight)
+    manifest = tmp_path / "checkpoints/step-00000003/MANIFEST.json"
+    assert (reads, event["sha256"]) == ([tmp_path], hashlib.sha256(manifest.read_bytes()).hexdigest())
+    plain = {"methods": {}, "progress": {}}
+    save_checkpoint(tmp_path, Checkpoint(4, theirs.state_dict(), plain), keep=1)
+    assert "keeps no average" in refusal(mine, str(tmp_path), which="average")
