@@ -90,3 +90,23 @@ class NoisyDigits(Digits):
     def losses(self, model: nn.Module, tensors: Any) -> Losses:
         images, labels = tensors
         return super().losses(model, (images + 0.1 * torch.rand_like(images), labels))
+
+
+class TwoViews(nn.Module):
+    """Each sample twice, one view after the other or, ``by_sample``, next to each other."""
+
+    def __init__(self, by_sample: bool = False, norm: bool = False) -> None:
+        super().__init__()
+        self.by_sample = by_sample
+        self.norm = nn.BatchNorm1d(64) if norm else nn.Identity()
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.norm(x.flatten(1))
+        views = (first, first.flip(1))
+        if self.by_sample:
+            out: Tensor = self.head(self.drop(torch.stack(views, 1).flatten(0, 1))).unflatten(0, (-1, 2)).sum(1)
+        else:
+            out = self.head(self.drop(torch.cat(views))).unflatten(0, (2, -1)).sum(0)
+        return out

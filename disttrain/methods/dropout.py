@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import nn
 
 from disttrain.config import Recipe
-from disttrain.data.batch import Batch
+from disttrain.data.batch import Batch, MicroBatch
 from disttrain.engine.agreement import everyone
 from disttrain.errors import InputError
 from disttrain.methods.base import Context
+from disttrain.methods.shapes import turned
 from disttrain.nn import convert_dropout, dropout_masks
 from disttrain.nn.dropout import draws_masks
+from disttrain.nn.dropout.rows import scattered
 from disttrain.nn.dropout.watch import draws
 
 
@@ -38,8 +40,8 @@ class RankDropout:
         """Around forward and backward of micro-batch ``index``."""
         return nullcontext()
 
-    def check(self, batch: Batch, forward: Callable[[], object]) -> None:
-        """Before the first update: ``forward`` is that of the first micro-batch of ``batch``."""
+    def check(self, batch: Batch, forward: Callable[[MicroBatch], object]) -> None:
+        """Before the first update: what ``forward`` does with the first micro-batch of ``batch``, by itself."""
 
 
 class UnknownDropout(RankDropout):
@@ -48,16 +50,17 @@ class UnknownDropout(RankDropout):
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def check(self, batch: Batch, forward: Callable[[], object]) -> None:
+    def check(self, batch: Batch, forward: Callable[[MicroBatch], object]) -> None:
         """
         Raises:
-            InputError: on all ranks: the forward pass draws random numbers by itself, and where.
+            InputError: on all ranks: the forward pass draws random numbers by itself, and where; or rows of a sample are not
+                next to each other where dropout expects them.
         """
         everyone(self._context.engine, lambda: self._look(batch, forward))
 
-    def _look(self, batch: Batch, forward: Callable[[], object]) -> None:
+    def _look(self, batch: Batch, forward: Callable[[MicroBatch], object]) -> None:
         with self.masks(0, batch, 0):
-            found = draws(self._context.model, forward)
+            found = draws(self._context.model, lambda: forward(batch.micro_batches[0]))
         if not found:
             return
         places = [f"{function} in {_place(self._context.recipe, module)}" for module, function in found]
@@ -70,6 +73,18 @@ class UnknownDropout(RankDropout):
 
 class InvariantDropout(UnknownDropout):
     """``dropout: invariant`` of a model with dropout."""
+
+    def _look(self, batch: Batch, forward: Callable[[MicroBatch], object]) -> None:
+        super()._look(batch, forward)
+        micro = batch.micro_batches[0]
+        if len(micro.ids) < 2:  # nothing can be told apart
+            return
+        name = scattered(lambda: self.masks(0, batch, 0), lambda: forward(micro), lambda: forward(turned(micro)))
+        if name:
+            raise InputError(
+                f"dropout: invariant: {name} gets several rows for each sample, and not next to each other (such as two views "
+                "one after the other): torch.stack(views, 1).flatten(0, 1) has them so, or say dropout: per_rank"
+            )
 
     def masks(self, update: int, batch: Batch, index: int) -> AbstractContextManager[None]:
         return dropout_masks(

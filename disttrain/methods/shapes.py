@@ -37,6 +37,11 @@ def resized(batch: Batch, count: int) -> Batch:
     return replace(batch, size=count, global_ids=made.ids, before=0, share=count, micro_batches=[made])
 
 
+def turned(micro: MicroBatch) -> MicroBatch:
+    """The same samples, each one place further on, and the last one first."""
+    return replace(micro, tensors=map_leaves(lambda t: t.roll(1, 0), micro.tensors), ids=np.roll(micro.ids, 1))
+
+
 def by_itself(batch: Batch, device: torch.device) -> GlobalBatch:
     """What a loss over the global batch sees of one that no other rank has a part of."""
     return GlobalBatch(LocalEngine(World.alone(device)), batch)

@@ -31,7 +31,7 @@ def check_draws(run: Run, batch: Batch) -> None:
     first = resized(batch, len(batch.micro_batches[0].ids))
     run.task.global_batch = by_itself(first, run.engine.world.device)
     with without_trace(run):
-        run.methods.dropout.check(batch, lambda: run.call(run.task.losses, run.model, batch.micro_batches[0]))
+        run.methods.dropout.check(batch, lambda micro: run.call(run.task.losses, run.model, micro))
 
 
 def rehearse(run: Run, batch: Batch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from disttrain.nn.dropout.draws import sample_words, word
+
+Rows = tuple[str, int, Tensor]
+"""The name of a layer, how many rows of its input belong to each sample, and some numbers of each row."""
 
 
 class _Now:
@@ -23,12 +26,14 @@ class _Now:
         words: of its samples; None: no micro-batch is known, and dropout is torch's.
         made: the calls of layers in the order in which they came: (layer, calls of it before).
         seed: what the seed of torch's CPU generator was set to before the first of them.
+        note: told of inputs with several rows for each sample, as (name of the layer, rows, input), the samples first.
     """
 
     words: Tensor | None = None
     made: list[tuple[int, int]]
     calls: Counter[int]
     seed = 0
+    note: Callable[[str, int, Tensor], None] | None = None
 
 
 NOW = _Now()

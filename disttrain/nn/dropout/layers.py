@@ -39,6 +39,8 @@ def kept(module: Drawn, x: Tensor, shape: torch.Size | tuple[int, ...], p: float
     assert NOW.words is not None
     known, words = module.samples_dim if dim is None else dim, NOW.words.to(x.device)
     blocks, dim = blocks_of(x, len(words), known, module.drawn_as[1]), known or 0
+    if NOW.note is not None and blocks > 1:
+        NOW.note(module.drawn_as[1], blocks, x.movedim(dim, 0))
     first, *rest = (shape[dim], *shape[:dim], *shape[dim + 1 :])
     inner = rest if blocks == 1 else [blocks, *rest]
     drawn = keep(words, layer_word(module.drawn_as[0]), (len(words), *inner), threshold(p))

@@ -22,7 +22,7 @@ def draws(model: nn.Module, forward: Callable[[], object]) -> list[tuple[str, st
         (empty: ``model`` itself; ``-``: outside of it), and ``torch.rand`` and the like, ``numpy.random`` or ``random``.
     """
     watch = _Watch()
-    with _eager(), _module_names(model, watch), watch:
+    with eager(), _module_names(model, watch), watch:
         forward()
     watch.look_around()
     return list(dict.fromkeys(watch.found))
@@ -94,6 +94,6 @@ def _others() -> dict[str, Any]:
     }
 
 
-def _eager() -> AbstractContextManager[object]:
+def eager() -> AbstractContextManager[object]:
     """Inside a compiled graph nothing can be seen; where nothing is compiled, the compiler is not imported for this."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

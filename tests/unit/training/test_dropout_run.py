@@ -109,3 +109,17 @@ def test_a_model_without_dropout_has_nothing_around_its_passes(make_run: MakeRun
     before = torch.initial_seed()
     with run.methods.dropout.masks(1, batch, 0):
         assert torch.initial_seed() == before
+
+
+@pytest.mark.parametrize("norm", ["true", "false"])
+def test_rows_of_a_sample_that_are_apart_are_refused(make_run: MakeRun, norm: str) -> None:
+    """Their masks would depend on how the batch is cut."""
+    model = "model={name: 'tests.dropout_models:TwoViews', norm: %s, by_sample: %s}"
+    run = make_run(*WORDS[2:], model % (norm, "false"))
+    batch = next(iter(make_loader(run)))
+    with pytest.raises(
+        InputError, match=r"invariant: drop gets several rows for each sample, and not next to each other"
+    ):
+        check_draws(run, batch)
+    run = make_run(*WORDS[2:], model % (norm, "true"))
+    check_draws(run, batch)
