@@ -15,13 +15,16 @@ def squares(predicted: Tensor, targets: Tensor) -> Tensor:
     return (wide(predicted).view_as(targets) - targets).square()
 
 
-def totals(predicted: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def totals(predicted: Tensor, targets: Tensor, centre: Tensor | float = 0.0) -> dict[str, Tensor]:
     """Sums over a batch, float64 scalars, from which :func:`rates` makes the metrics; they may be added up over batches.
 
-    ``targets`` should be near zero compared to their spread (standardised, or with their mean taken away), or r2 loses digits.
+    Args:
+        centre: about the targets' mean, the same in every batch. Without it r2 loses digits where targets are far from zero
+            compared to their spread: half of them at a thousand times.
     """
     targets = targets.double()
     error = predicted.double().view_as(targets) - targets
+    targets = targets - centre
     return {
         "square": error.square().sum(),
         "absolute": error.abs().sum(),

@@ -115,7 +115,14 @@ class TableTask(Task):
 
     def evaluate(self, model: nn.Module, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         x, y = tensors
-        return self.predicts.totals(model(x), y)
+        return self.predicts.totals(model(x), y, self._centre)
+
+    @cached_property
+    def _centre(self) -> float:
+        """About the mean of the targets as the model predicts them."""
+        if self.standardise or self.predicts.classes:
+            return 0.0
+        return float(self.train_dataset().tensors[1].double().mean())
 
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
         return self.predicts.rates(totals, float(self.moments[1][1]))
@@ -130,7 +137,7 @@ class _Predicts(Protocol):
 
     def prepare(self, y: Tensor, moments: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor: ...
     def losses(self, predicted: Tensor, y: Tensor) -> Tensor: ...
-    def totals(self, predicted: Tensor, y: Tensor) -> dict[str, Tensor]: ...
+    def totals(self, predicted: Tensor, y: Tensor, centre: float) -> dict[str, Tensor]: ...
     def rates(self, totals: Mapping[str, float], unit: float) -> dict[str, float]: ...
 
 
@@ -145,8 +152,8 @@ class _Number:
     def losses(self, predicted: Tensor, y: Tensor) -> Tensor:
         return regression.squares(predicted, y)
 
-    def totals(self, predicted: Tensor, y: Tensor) -> dict[str, Tensor]:
-        return regression.totals(predicted, y)
+    def totals(self, predicted: Tensor, y: Tensor, centre: float) -> dict[str, Tensor]:
+        return regression.totals(predicted, y, centre)
 
     def rates(self, totals: Mapping[str, float], unit: float) -> dict[str, float]:
         return regression.rates(totals, unit)
@@ -166,7 +173,7 @@ class _Class:
     def losses(self, predicted: Tensor, y: Tensor) -> Tensor:
         return classes.cross_entropy(predicted, y, self.label_smoothing)
 
-    def totals(self, predicted: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def totals(self, predicted: Tensor, y: Tensor, centre: float) -> dict[str, Tensor]:
         return classes.totals(predicted, y)
 
     def rates(self, totals: Mapping[str, float], unit: float) -> dict[str, float]:

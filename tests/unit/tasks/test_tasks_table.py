@@ -106,6 +106,21 @@ def test_metrics_against_numpy() -> None:
     assert rates["rmse"] == pytest.approx(3 * np.sqrt(np.mean((p - y) ** 2)), rel=1e-14)
     assert rates["mae"] == pytest.approx(3 * np.mean(np.abs(p - y)), rel=1e-14)
     assert rates["r2"] == pytest.approx(1 - np.sum((p - y) ** 2) / np.sum((y - y.mean()) ** 2), rel=1e-13)
+
+
+def test_r2_of_targets_far_from_zero(tmp_path: Path) -> None:
+    """As they are, not standardised: squares of 1e7 have no digits left for a spread of 1."""
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=200)
+    table = {"x": x, "y": 1e7 + x + draw.normal(size=200)}
+    task = TableTask(str(write(tmp_path / "t.csv", table)), "y", standardise=False)
+    model = nn.Linear(1, 1).double()
+    model.load_state_dict({"weight": torch.ones(1, 1), "bias": torch.tensor([1e7])})
+    tensors = task.test_dataset().tensors
+    with torch.inference_mode():
+        found = task.summarise({name: float(total) for name, total in task.evaluate(model, tensors).items()})
+        y, error = tensors[1].numpy(), (model(tensors[0]).flatten() - tensors[1]).numpy()
+    assert found["r2"] == pytest.approx(1 - np.sum(error**2) / np.sum((y - y.mean()) ** 2), rel=1e-9)
     assert torch.equal(
         regression.squares(torch.ones(3, 1), torch.tensor([0.0, 1.0, 3.0])), torch.tensor([1.0, 0.0, 4.0])
     )
