@@ -14,6 +14,14 @@ from disttrain.config import Recipe
 from disttrain.config.sections.speed import LossScaling
 from disttrain.errors import InputError
 
+SWITCHES: Mapping[Any, tuple[str, ...]] = {
+    torch.backends.cuda.matmul: (
+        "allow_fp16_reduced_precision_reduction",
+        "allow_bf16_reduced_precision_reduction",
+    ),
+    torch.backends.cudnn: ("allow_tf32",),
+}
+"""Attributes of torch that :meth:`Precision.activate` sets, besides the float32 matmul precision."""
 TORCHS = LossScaling()
 """GradScaler's own settings."""
 
@@ -44,8 +52,8 @@ class Precision:
     def activate(self, *, reduced_reductions: bool = False) -> None:
         """Set the process-wide matmul switches. torch lets cuDNN use TF32 unless told otherwise: fp32 means fp32; and sums of
         products of 16 bits are kept in 16 bits unless told otherwise, which ``reduced_reductions`` allows."""
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = reduced_reductions
-        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = reduced_reductions
+        for name in SWITCHES[torch.backends.cuda.matmul]:
+            setattr(torch.backends.cuda.matmul, name, reduced_reductions)
         torch.set_float32_matmul_precision("high" if self._tensor_cores else "highest")
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = self._tensor_cores

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from sysconfig import get_paths
@@ -16,6 +15,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from disttrain.errors import InputError
+from disttrain.names import did_you_mean
 
 _LIBRARIES = tuple(get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 PASSED = "python:"
@@ -52,7 +52,7 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
     if ":" not in spec:
         if spec not in builtins:
             allowed = ", ".join([*builtins, "pkg.mod:Object"])
-            raise InputError(f"{spec!r} is unknown; expected one of {allowed}{_hint(spec, builtins)}")
+            raise InputError(f"{spec!r} is unknown; expected one of {allowed}{did_you_mean(spec, builtins, 0.7)}")
         spec = builtins[spec]
     if spec.startswith(PASSED):
         if spec not in _passed.get():
@@ -70,7 +70,7 @@ def resolve(spec: str, builtins: Mapping[str, str]) -> Any:
     found: Any = _module(spec, module_name)
     for place, part in enumerate(parts):
         if not hasattr(found, part):
-            hint = _hint(part, dir(found)) or _defined(found)
+            hint = did_you_mean(part, dir(found), 0.7) or _defined(found)
             raise InputError(f"{spec!r}: {module_name} has no {attribute!r}{hint}")
         found = getattr(found, part)
         if isinstance(found, ModuleType) and found.__name__.partition(".")[0] != module_name.partition(".")[0]:
@@ -91,7 +91,7 @@ def _module(spec: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if f"{name}.".startswith(f"{missing}."):
-            hint = _hint(missing.rpartition(".")[2], _neighbours(missing))
+            hint = did_you_mean(missing.rpartition(".")[2], _neighbours(missing), 0.7)
             raise InputError(
                 f"{spec!r}: there is no module {missing!r}, neither installed nor in the current directory{hint}"
             ) from error
@@ -113,11 +113,6 @@ def _neighbours(module: str) -> list[str]:
     package = sys.modules.get(module.rpartition(".")[0])
     path = list(package.__path__) if package is not None and hasattr(package, "__path__") else None
     return [found.name for found in pkgutil.iter_modules(path)]
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1, 0.7)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _defined(owner: Any) -> str:

@@ -17,6 +17,7 @@ from disttrain.engine.select import first_time, make_engine
 from disttrain.engine.stop import StopRequest, stop_request
 from disttrain.engine.world import World, pin_device
 from disttrain.errors import DisttrainError, InputError, PeerLostError, RankError
+from disttrain.precision import SWITCHES
 
 _running = threading.Lock()
 
@@ -40,7 +41,9 @@ def alone() -> Iterator[None]:
         restore.callback(np.random.set_state, np.random.get_state())
         restore.callback(torch.set_default_dtype, torch.get_default_dtype())
         restore.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        restore.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+        for backend, names in SWITCHES.items():
+            for name in names:
+                restore.callback(setattr, backend, name, getattr(backend, name))
         yield
 
 

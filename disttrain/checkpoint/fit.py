@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,6 +68,19 @@ def _kept(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> dict[str, 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Tensor) and value.shape == (_PROBE,)
+
+
+@contextmanager
+def continuing(what: str) -> Iterator[None]:
+    """Around a ``load_state_dict``: what it raises for state of another kind is one message.
+
+    Raises:
+        CheckpointError: ``what`` cannot be continued, and why.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{what} cannot be continued: {type(error).__name__}: {error}") from error
 
 
 def check_form(mine: Any, theirs: Any, where: str) -> None:

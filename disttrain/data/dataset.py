@@ -85,7 +85,7 @@ def dataset_fingerprint(dataset: Dataset) -> str:
     size = len(dataset)
     if size == 0:
         return "0"
-    ids = _spread(size)
+    ids = spread(size)
     found = [dataset.gather(ids, 0)] if isinstance(dataset, InMemory) else samples(dataset, 0, ids, seed=0)
     return digest(found, str(size))
 
@@ -97,11 +97,12 @@ def try_batch(dataset: Dataset, collate: Collate) -> None:
         DataError: as :func:`read`.
     """
     if len(dataset) and not isinstance(dataset, InMemory):
-        read(dataset, 0, _spread(len(dataset)), 0, collate)
+        read(dataset, 0, spread(len(dataset)), 0, collate)
 
 
-def _spread(size: int) -> Ids:
-    return np.unique(np.linspace(0, size - 1, 8).astype(np.int64))
+def spread(size: int, most: int = 8) -> Ids:
+    """Samples spread over a set, at most so many."""
+    return np.unique(np.linspace(0, size - 1, most).astype(np.int64)) if size else np.arange(0)
 
 
 def digest(tree: Any, begin: str = "") -> str:

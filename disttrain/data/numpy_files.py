@@ -12,6 +12,7 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from disttrain.data.dataset import spread
 from disttrain.data.files import file_size, reading
 from disttrain.data.tree import Tensors
 from disttrain.errors import DataError, InputError
@@ -58,7 +59,7 @@ class NumpyDataset:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of types and shapes, and of up to 1024 samples spread over the set."""
-        ids = np.unique(np.linspace(0, max(len(self) - 1, 0), _ROWS).astype(np.int64)) if len(self) else np.arange(0)
+        ids = spread(len(self), _ROWS)
         digest = hashlib.sha256()
         for name, array in self.arrays.items():
             digest.update(f"{name} {array.dtype} {array.shape};".encode())

@@ -22,6 +22,12 @@ def share(count: int, rank: int, size: int, ghost_size: int = 1) -> tuple[int, i
     return borders[ghosts * rank // size], borders[ghosts * (rank + 1) // size]
 
 
+def shares(count: int, size: int, ghost_size: int = 1) -> tuple[int, int]:
+    """The smallest and the largest number of items that a rank has of ``count``."""
+    found = [hi - lo for lo, hi in (share(count, rank, size, ghost_size) for rank in range(size))]
+    return min(found), max(found)
+
+
 def micro_batches(lo: int, hi: int, per_rank_max: int, ghost_size: int = 1) -> list[tuple[int, int]]:
     """Cut [lo, hi) into the fewest contiguous pieces of at most ``per_rank_max`` items; sizes differ by at
     most one ghost.

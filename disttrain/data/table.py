@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from os import PathLike
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from disttrain.data.arrays import ArrayDataset
 from disttrain.data.files import file_size, reading
 from disttrain.errors import DataError, InputError
+from disttrain.names import did_you_mean
 
 Column = NDArray[Any]
 _SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": "", ".pq": ""}
@@ -77,8 +77,7 @@ class Table(ArrayDataset):
 
     def _require_column(self, name: str, names: list[str]) -> None:
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, names)
             raise DataError(f"{self.source}: has no column {name!r}, but {', '.join(names[:20])}{hint}")
 
     def _require_numbers(self, table: Any, names: Sequence[str]) -> None:

@@ -7,9 +7,10 @@ from torch import nn
 from disttrain.config import Recipe
 from disttrain.config.sections.fine_tune import StartFrom
 from disttrain.errors import InputError
-from disttrain.inference.start import fingerprint, some
+from disttrain.inference.start import fingerprint
 from disttrain.methods.rates import parameter_settings
 from disttrain.methods.trainable import find_trainable
+from disttrain.names import some
 from disttrain.plan.explain import Line
 from disttrain.plan.plan import StepPlan
 

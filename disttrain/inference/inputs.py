@@ -14,6 +14,7 @@ from disttrain.data.arrays import ArrayDataset
 from disttrain.data.dataset import Dataset, plain
 from disttrain.data.decode import SUFFIXES
 from disttrain.data.image_files import ImageFiles
+from disttrain.data.numpy_files import open_npy
 from disttrain.data.selection import Selection, trained_on
 from disttrain.errors import DataError, InputError
 from disttrain.inference.evaluate import samples
@@ -24,6 +25,7 @@ from disttrain.tasks.image_folder import ImageFolder
 from disttrain.tasks.make import fraction_held_out
 
 SETS = ("train", "validation", "test")
+_ARRAY = "an array of numbers with the samples first, and at least one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,9 @@ def _set(run: Prepared, name: str) -> Inputs:
 
 
 def _array(path: Path) -> torch.Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as an array: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
-        raise DataError(f"{path}: expected an array of numbers with the samples first, and at least one")
+    array = open_npy(path, _ARRAY)
+    if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
+        raise DataError(f"{path}: expected {_ARRAY}")
     return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
 
 

@@ -13,12 +13,10 @@ from disttrain.checkpoint import Checkpoint
 from disttrain.checkpoint.format import MANIFEST
 from disttrain.config.sections.fine_tune import StartFrom
 from disttrain.errors import CheckpointError, InputError
-from disttrain.grads import matching
 from disttrain.inference.choice import Choice, Origin, Which, choose
 from disttrain.inference.foreign import read_file
 from disttrain.inference.weights import stored_weights
-
-_SHOWN = 3
+from disttrain.names import matching, some
 
 
 def start_from(model: nn.Module, section: StartFrom) -> dict[str, Any]:
@@ -139,9 +137,3 @@ def _memory(tensor: Tensor) -> tuple[int, ...]:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few, and how many more there are."""
-    shown = list(names)
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "") or "none"

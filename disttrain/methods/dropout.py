@@ -13,6 +13,7 @@ from disttrain.engine.agreement import everyone
 from disttrain.errors import InputError
 from disttrain.methods.base import Context
 from disttrain.methods.shapes import turned
+from disttrain.names import some
 from disttrain.nn import convert_dropout, dropout_masks
 from disttrain.nn.dropout import draws_masks
 from disttrain.nn.dropout.rows import scattered
@@ -64,10 +65,9 @@ class UnknownDropout(RankDropout):
         if not found:
             return
         places = [f"{function} in {_place(self._context.recipe, module)}" for module, function in found]
-        more = f" (and {len(places) - 3} more)" if len(places) > 3 else ""
         raise InputError(
             f"dropout: invariant: the forward pass draws random numbers that differ between ranks: "
-            f"{', '.join(places[:3])}{more}. Use disttrain.nn.Dropout or nn.Dropout as a layer, or say dropout: per_rank"
+            f"{some(places)}. Use disttrain.nn.Dropout or nn.Dropout as a layer, or say dropout: per_rank"
         )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from disttrain.config import Recipe
 from disttrain.errors import InputError
-from disttrain.grads import matching
+from disttrain.names import matching
 from disttrain.optim import layer_depths
 
 Settings = Mapping[str, Mapping[str, float]]

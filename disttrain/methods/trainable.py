@@ -9,7 +9,7 @@ from torch import nn
 
 from disttrain.config import Recipe
 from disttrain.errors import InputError
-from disttrain.grads import matching
+from disttrain.names import matching
 from disttrain.plan.stages import StagePlan
 
 

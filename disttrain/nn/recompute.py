@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import types
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from disttrain.names import matching
 from disttrain.nn.ghost_norm import GhostBatchNorm, GhostStatistics
 
 
@@ -23,12 +23,9 @@ def recomputed_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         ValueError: a pattern matches nothing, or a module changes itself in forward, and would do so twice.
     """
     names = [name for name, _ in model.named_modules() if name]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"{pattern!r} matches none of the model's modules ({', '.join(names[:12])}, ...)")
     chosen: list[str] = []
-    for name in names:
-        if any(fnmatchcase(name, p) for p in patterns) and not any(name.startswith(f"{outer}.") for outer in chosen):
+    for name in matching(names, patterns, "module"):
+        if not any(name.startswith(f"{outer}.") for outer in chosen):
             chosen.append(name)
     for name in chosen:
         odd = {type(m).__name__ for m in model.get_submodule(name).modules()} & {"_SpectralNorm"}

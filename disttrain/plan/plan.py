@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from disttrain.config import Recipe
-from disttrain.data.shares import share
+from disttrain.data.shares import shares
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
 from disttrain.plan.growth import instead_of_decay, planned_growth
@@ -152,12 +152,6 @@ def _check_sizes(global_batch: int, train_samples: int, world_size: int) -> None
             f"the global batch is {global_batch} samples, but the train set has only {train_samples}: "
             f"choose batch.global <= {train_samples}"
         )
-
-
-def shares(global_batch: int, world_size: int, ghost: int) -> tuple[int, int]:
-    """The smallest and the largest share of a rank."""
-    shares = [hi - lo for lo, hi in (share(global_batch, rank, world_size, ghost) for rank in range(world_size))]
-    return min(shares), max(shares)
 
 
 def _epoch(recipe: Recipe, global_batch: int, train_samples: int) -> EpochLength:

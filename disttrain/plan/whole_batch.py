@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from disttrain.config import Recipe
-from disttrain.data.shares import share
+from disttrain.data.shares import shares
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
 
@@ -20,8 +20,7 @@ def check_whole_batch(recipe: Recipe, model: ModelFacts, batch: int, fits: int, 
     """
     if not model.over_global_batch:
         return
-    shares = [share(batch, rank, ranks, model.ghost_size) for rank in range(ranks)]
-    most = max(hi - lo for lo, hi in shares)
+    most = shares(batch, ranks, model.ghost_size)[1]
     what = f"task {recipe.task.name} takes its loss over the global batch"
     if recipe.batch.per_rank is not None and recipe.batch.accumulation > 1:
         raise InputError(f"{what}, which is never cut into micro-batches: set batch.accumulation to 1")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from disttrain.checkpoint import Checkpoint, capture_rng, flatten, restore_rng, run_lock
-from disttrain.checkpoint.fit import check_form, check_settings
+from disttrain.checkpoint.fit import check_form, check_settings, continuing
 from disttrain.data.batch import Batch
 from disttrain.data.position import Position
 from disttrain.engine.agreement import everyone, on_main, require_agreement
@@ -264,11 +264,7 @@ def _continue(name: str, part: Any, stored: Any) -> None:
     """
     optimizer = isinstance(part, torch.optim.Optimizer)
     groups = [dict(group) for group in part.param_groups] if optimizer else []
-    try:
+    with continuing(f"the checkpoint's {name}"):
         part.load_state_dict(stored)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the checkpoint's {name} cannot be continued: {type(error).__name__}: {error}"
-        ) from error
     if optimizer:
         check_settings(part, groups)

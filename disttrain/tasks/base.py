@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from disttrain.data.tree import Tensors, leaves, map_leaves
 from disttrain.data.usable import require_usable
 from disttrain.engine.gather import GlobalBatch
 from disttrain.errors import InputError
+from disttrain.names import did_you_mean
 from disttrain.tasks.outputs import outputs_during
 from disttrain.tasks.terms import Losses, sum_of
 
@@ -190,6 +190,5 @@ class Task(ABC):
 def unknown_metric(name: str, task: str, known: Iterable[str]) -> InputError:
     """What to say of an ``early_stopping.metric`` that is none of the ``known`` ones."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(name, names)
     return InputError(f"early_stopping.metric is {name!r}; task {task} has {', '.join(names)}{hint}")

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from disttrain.config.reading.dump import by_dotted_key
 from disttrain.errors import InputError
+from disttrain.telemetry.outside import kept_id
 from disttrain.telemetry.scalars import numbers, scalars
-from disttrain.telemetry.wandb import kept_id
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _MOST = 100  # parameters in a request
@@ -61,7 +62,7 @@ class MLflowSink:
         self._status = "FAILED"
         self._client.update_run(self._id, status="RUNNING")
         had = self._client.get_run(self._id).data.params
-        given = {key: _text(value) for key, value in _leaves(recipe)}
+        given = {key: _text(value) for key, value in by_dotted_key(recipe).items()}
         new = [Param(key, value) for key, value in given.items() if key not in had]
         for first in range(0, len(new), _MOST):
             self._client.log_batch(self._id, params=new[first : first + _MOST])
@@ -100,16 +101,6 @@ class MLflowSink:
                     raise
                 file.unlink()
         return kept_id(file, self._client.create_run(experiment, run_name=name).info.run_id)
-
-
-def _leaves(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Every setting by its dotted key."""
-    found: list[tuple[str, Any]] = []
-    for key, value in recipe.items():
-        found += (
-            _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [(f"{prefix}{key}", value)]
-        )
-    return found
 
 
 def _text(value: Any) -> str:

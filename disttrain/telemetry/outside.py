@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from disttrain.telemetry.sinks import Sink
 
@@ -80,3 +81,11 @@ class OutsideSink:
         if not self._troubled:
             self._troubled = True
             logger.warning("log.sinks: %s %s; the run goes on, and metrics.jsonl has everything", self._name, what)
+
+
+def kept_id(path: Path, new: str) -> str:
+    """The id in a file, or ``new`` if there is none, which is then kept there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(new, encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()

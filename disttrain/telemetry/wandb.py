@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.errors import InputError
+from disttrain.telemetry.outside import kept_id
 from disttrain.telemetry.scalars import scalars
 
 
@@ -57,11 +58,3 @@ class WandbSink:
 
     def close(self) -> None:
         self._run.finish(exit_code=self._code)
-
-
-def kept_id(path: Path, new: str) -> str:
-    """The id in a file, or ``new`` if there is none, which is then kept there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(new, encoding="utf-8")
-    return path.read_text(encoding="utf-8").strip()

@@ -3,13 +3,12 @@ together."""
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import torch
 
 from disttrain.config import Recipe
 from disttrain.data import Loader
+from disttrain.data.dataset import seed_generators
 from disttrain.data.randomness import bits
 from disttrain.data.selection import trained_on
 from disttrain.engine.agreement import everyone, on_main, require_agreement
@@ -91,6 +90,5 @@ def make_loader(run: Run) -> Loader:
 def seed_rank(seed: int, rank: int) -> None:
     """Seed the generators of torch, NumPy and Python, each rank its own, for what draws from them (`dropout: per_rank`)."""
     number = int(bits(seed, 0, np.array([rank]), stream="rank")[0, 0])
-    torch.manual_seed(number)
-    np.random.seed(number % 2**32)
-    random.seed(number)
+    torch.manual_seed(number)  # those of accelerators too
+    seed_generators(number)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from disttrain.checkpoint import capture_rng, restore_rng
 from disttrain.config import Recipe
+from disttrain.data.shares import shares
 from disttrain.engine.base import Engine
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.memory import out_of_memory_as, ran_out, release, set_aside
@@ -15,7 +16,7 @@ from disttrain.engine.world import World
 from disttrain.errors import DisttrainError, OutOfMemoryError
 from disttrain.inference.prepared import construct
 from disttrain.methods.execution import compiling
-from disttrain.plan.plan import StepPlan, resolve_plan, shares
+from disttrain.plan.plan import StepPlan, resolve_plan
 from disttrain.plan.smaller import halved, on_one_rank
 from disttrain.rundir.memory import note_shortage
 from disttrain.tasks.make import load_sets

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.checkpoint import Checkpoint, capture_rng, list_checkpoints, restore_rng
-from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state
+from disttrain.checkpoint.fit import check_finite, check_form, check_settings, check_state, continuing
 from disttrain.engine.agreement import everyone, on_main
 from disttrain.engine.base import Engine
 from disttrain.errors import CheckpointError
@@ -107,10 +107,8 @@ def take_up(run: Run, mine: dict[str, Any]) -> None:
     run.exchange_state = mine["exchange"]
     check_form(run.methods.all.rank_state_dict(), mine["methods"], "ranks.methods")
     check_finite(mine["methods"])
-    try:
+    with continuing("a rank's state"):
         run.methods.all.load_rank_state_dict(mine["methods"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"a rank's state cannot be continued: {type(error).__name__}: {error}") from error
 
 
 def _mean_exchange(engine: Engine, ranks: list[Any] | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from disttrain.checkpoint.fit import check_form
+from disttrain.checkpoint.fit import check_form, continuing
 from disttrain.data.position import Position
 from disttrain.errors import CheckpointError
 from disttrain.hooks.callbacks import Callbacks
@@ -135,12 +135,8 @@ class Run(Prepared):
         check_form(mine["methods"], {name: kept[name] for name in mine["methods"] if name in kept}, "methods")
         parts: dict[str, Any] = {"optimizer": self.optimizer, "methods": self.methods.all, "precision": self.precision}
         for name, part in parts.items():
-            try:
+            with continuing(f"the checkpoint's {name}"):
                 part.load_state_dict(state[name])
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                raise CheckpointError(
-                    f"the checkpoint's {name} cannot be continued: {type(error).__name__}: {error}"
-                ) from error
         if self.methods.all.state_dict().keys() != kept.keys():
             raise CheckpointError(
                 f"the checkpoint's methods are {', '.join(map(str, kept))[:80]}, not those of this recipe"

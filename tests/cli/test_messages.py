@@ -49,7 +49,7 @@ MISTAKES = {
         ["trainable=[nope.*]"],
         "no parameter matches 'nope.*'; there are body.1.weight",
     ),
-    "nothing left to train": (["trainable=[]"], "expected at least one pattern; an empty list leaves nothing to train"),
+    "nothing left to train": (["trainable=[]"], "expected at least one pattern; an empty list matches nothing"),
     "an unknown key": (["optimizer.learning_rate=0.1"], "unknown key; did you mean optimizer.lr?"),
     "a missing file": (["nowhere.yaml"], "nowhere.yaml: there is no such file"),
     "a wrong root": (

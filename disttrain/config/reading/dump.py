@@ -34,6 +34,11 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Every setting by its dotted key."""
+    return by_dotted_key(recipe.model_dump(by_alias=True, mode="json"))
+
+
+def by_dotted_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Likewise, of a recipe that is plain data already."""
     found: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -43,7 +48,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
         else:
             found[prefix] = value
 
-    walk("", recipe.model_dump(by_alias=True, mode="json"))
+    walk("", settings)
     return found
 
 

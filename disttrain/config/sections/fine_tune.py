@@ -12,7 +12,7 @@ from disttrain.config.sections.base import UNITS, Epochs, Length, Section, Total
 
 def _some(patterns: list[str]) -> list[str]:
     if not patterns:
-        raise ValueError("expected at least one pattern; an empty list leaves nothing to train")
+        raise ValueError("expected at least one pattern; an empty list matches nothing")
     return patterns
 
 

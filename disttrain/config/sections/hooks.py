@@ -57,8 +57,13 @@ class Log(Section):
     @model_validator(mode="before")
     @classmethod
     def _before_sinks(cls, given: Any) -> Any:
-        """``tensorboard: true`` or ``false``, as the key was called in earlier recipes."""
-        if isinstance(given, dict) and isinstance(given.get("tensorboard"), bool) and "sinks" not in given:
-            kept = {key: value for key, value in given.items() if key != "tensorboard"}
-            return {**kept, "sinks": ["tensorboard"] if given["tensorboard"] else []}
-        return given
+        """``tensorboard: true`` or ``false``, as the key was called in earlier recipes. It may come from a command line, over a
+        stored recipe that has ``sinks``: then it adds that sink or takes it away."""
+        if not isinstance(given, dict) or not isinstance(given.get("tensorboard"), bool):
+            return given
+        kept = {key: value for key, value in given.items() if key != "tensorboard"}
+        sinks = kept.get("sinks", [])
+        if not isinstance(sinks, list):
+            return kept
+        wanted = ["tensorboard"] if given["tensorboard"] else []
+        return {**kept, "sinks": wanted + [sink for sink in sinks if _named(sink) != {"name": "tensorboard"}]}

@@ -35,7 +35,7 @@ class LinearGrowth(Length):
     multiple_of: Positive = Field(1, description="Batches are multiples of this.")
 
 
-class Stage(Length):
+class GrowthStage(Length):
     """From this length on, counted from the start of the run, the global batch is ``batch``."""
 
     batch: Positive = Field(description="Global batch from there on.", examples=[1024])
@@ -45,7 +45,7 @@ class StagedGrowth(Section):
     """A global batch for each stage."""
 
     kind: Literal["stages"]
-    stages: Annotated[list[Stage], Field(min_length=1)] = Field(
+    stages: Annotated[list[GrowthStage], Field(min_length=1)] = Field(
         description="In order; before the first, the batch is batch.global."
     )
 

@@ -184,10 +184,14 @@ def test_what_is_assigned_gets_the_same_checks() -> None:
     assert recipe.seed == 3
 
 
-def test_tensorboard_alone_is_how_earlier_recipes_name_their_sinks() -> None:
+def test_tensorboard_alone_is_how_earlier_recipes_name_their_sinks(tmp_path: Path) -> None:
     for word, sinks in (("true", ["tensorboard"]), ("false", [])):
         recipe = load_recipe(None, [f"log={{tensorboard: {word}, every_steps: 3}}"])
         assert ([sink.name for sink in recipe.log.sinks], recipe.log.every_steps) == (sinks, 3)
+        stored = tmp_path / "stored.yaml"  # the same command again, over what the run has stored
+        load_recipe(None, ["log.sinks=[tensorboard, wandb]"]).save(stored)
+        again = load_recipe(stored, [f"log.tensorboard={word}"])
+        assert [sink.name for sink in again.log.sinks] == [*sinks, "wandb"]
 
 
 def test_python_gets_the_same_checks() -> None:

@@ -141,7 +141,7 @@ REFUSED = {
     ),
     "a pattern that matches nothing": (
         ["activation_checkpointing=['blocks.*']"],
-        "activation_checkpointing: 'blocks.*' matches none of the model's modules",
+        "activation_checkpointing: no module matches 'blocks.*'; there are ",
     ),
     "tf32 on the CPU": (["precision=tf32"], "precision tf32: TF32 is a format of GPUs, and this is the CPU"),
 }

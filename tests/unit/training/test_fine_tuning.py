@@ -82,7 +82,7 @@ def test_a_norm_without_parameters_is_frozen_with_what_is_around_it() -> None:
             ["stages=[{updates: 2, trainable: ['top.*']}, {lr_factor: 0.1}]"],
             r"stages: trainable of stage 1: no parameter matches 'top",
         ),
-        (["trainable=[]"], "trainable: expected at least one pattern; an empty list leaves nothing to train"),
+        (["trainable=[]"], "trainable: expected at least one pattern; an empty list matches nothing"),
         (
             ["stages=[{trainable: ['head.*']}, {lr_factor: 0.1}]"],
             "stages: stage 1 needs a length: exactly one of epochs",
