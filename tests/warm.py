@@ -113,6 +113,7 @@ def become(program: Program) -> NoReturn:
     os.chdir(program.directory)
     os.environ.clear()
     os.environ.update(program.environment)
+    sys.executable = os.environ.get("DISTTRAIN_TEST_PYTHON", sys.executable)  # what it starts is forked too
     random.seed()
     np.random.seed()
     code: object = 0

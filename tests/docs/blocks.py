@@ -108,10 +108,15 @@ def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 
 def execute(command: list[str], directory: Path, about: str) -> None:
+    commands = tools(directory)
+    found_first = {
+        "PATH": f"{commands}{os.pathsep}{environment()['PATH']}",
+        "DISTTRAIN_TEST_PYTHON": str(commands / "python"),
+    }
     done = subprocess.run(
         command,
         cwd=directory,
-        env=environment({"PATH": f"{tools(directory)}{os.pathsep}{environment()['PATH']}"}),
+        env=environment(found_first),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
