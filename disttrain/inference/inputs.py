@@ -92,7 +92,7 @@ def _array(path: Path) -> torch.Tensor:
     array = open_npy(path, _ARRAY)
     if array.dtype.kind not in "biuf" or array.ndim == 0 or len(array) == 0:
         raise DataError(f"{path}: expected {_ARRAY}")
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
 def _checked(task: Task, inputs: torch.Tensor, path: Path) -> ArrayDataset:
