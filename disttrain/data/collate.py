@@ -122,6 +122,9 @@ def _family(value: Any) -> type:
 def _stack_leaves(values: list[Any], ids: Sequence[int], path: str) -> Tensor:
     kind = type(values[0])
     if kind in (int, float, bool) and all(type(value) is kind for value in values):
+        for value, id in zip(values, ids, strict=True):
+            if kind is int and not -(2**63) <= value < 2**63:
+                raise DataError(f"{_at(id, path)} is {value}, which is beyond int64; make it smaller, or leave it out")
         return torch.tensor(values)
     tensors = [
         value if isinstance(value, Tensor) else _tensor(value, id, path) for value, id in zip(values, ids, strict=True)

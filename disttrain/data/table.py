@@ -99,7 +99,16 @@ class Table(ArrayDataset):
             )
 
     def _numbers(self, table: Any, name: str) -> NDArray[np.float64]:
-        values = np.array(table.column(name).cast("float64").to_numpy())  # a copy that may be written to
+        import pyarrow as arrow
+
+        try:
+            cast = table.column(name).cast("float64")
+        except arrow.ArrowInvalid as error:  # such as ids of 64 bits
+            raise DataError(
+                f"{self.source}: column {name}: {error}, the whole numbers that float64 holds exactly; leave it out (features: "
+                "names those to be used)"
+            ) from None
+        values = np.array(cast.to_numpy())  # a copy that may be written to
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             missing = table.column(name)[int(wrong[0])].as_py() is None

@@ -261,3 +261,9 @@ def test_what_is_no_data_set_is_refused_in_one_line(dataset: Any, message: str) 
     with pytest.raises(InputError, match=f"^it {message}") as found:
         require_usable(dataset, "it")
     assert "\n" not in str(found.value)
+
+
+def test_a_number_beyond_int64_is_named() -> None:
+    assert stack([{"id": -(2**63)}, {"id": 2**63 - 1}])["id"].tolist() == [-(2**63), 2**63 - 1]
+    with pytest.raises(DataError, match=r"sample 7: field id is 9223372036854775808, which is beyond int64"):
+        stack([{"id": 1}, {"id": 2**63}], [3, 7])

@@ -162,3 +162,12 @@ def test_a_classification_takes_its_classes_from_the_train_file(tmp_path: Path) 
     assert (task.metric, task.metric_names) == ("accuracy", ("loss", "accuracy"))
     with pytest.raises(InputError, match="label_smoothing is for classes"):
         TableTask(path, "y", label_smoothing=0.1)
+
+
+def test_ids_of_64_bits_are_no_inputs(tmp_path: Path) -> None:
+    """float64 would round them."""
+    (tmp_path / "t.csv").write_text(f"id,y\n{2**60 + 1},1\n")
+    with pytest.raises(
+        DataError, match=r"t\.csv: column id: Integer value 1152921504606846977 not in range.*leave it out"
+    ):
+        Table(tmp_path / "t.csv", "y")
