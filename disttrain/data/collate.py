@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from disttrain.data.generators import random_states
 from disttrain.data.tree import Tensors, a_kind, child, joined, map_leaves, named_leaves, names, rebuilt
 from disttrain.errors import DataError
 
@@ -44,7 +44,7 @@ def collated(collate: Collate, samples: list[Any], ids: Sequence[int]) -> Tensor
         DataError: it failed, drew random numbers, or gave something else than tensors.
     """
     shown = f"{', '.join(map(str, ids[:4]))}{', ...' if len(ids) > 4 else ''}"
-    before = _random_states()
+    before = random_states()
     try:
         batch = collate(samples)
     except DataError:
@@ -54,7 +54,7 @@ def collated(collate: Collate, samples: list[Any], ids: Sequence[int]) -> Tensor
         raise DataError(
             f"collate() failed for samples {shown}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
         ) from error
-    if _random_states() != before:
+    if random_states() != before:
         raise DataError(
             "collate() drew random numbers: they would depend on how many ranks and micro-batches share a batch. Draw them "
             "where a sample is made (in __getitem__ or a transform), where they follow from seed, epoch and sample"
@@ -69,11 +69,6 @@ def collated(collate: Collate, samples: list[Any], ids: Sequence[int]) -> Tensor
     if not found:
         raise DataError(f"collate() gave an empty {type(batch).__name__}; expected tensors with the samples first")
     return map_leaves(lambda leaf: leaf if isinstance(leaf, Tensor) else torch.from_numpy(leaf), batch)
-
-
-def _random_states() -> tuple[Any, ...]:
-    state: Any = np.random.get_state()
-    return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), state[1].tobytes(), state[2:]
 
 
 def _stack(values: list[Any], ids: Sequence[int], path: str) -> Tensors:

@@ -15,10 +15,8 @@ samples first, or what a function of one's own makes of the samples (:mod:`distt
 from __future__ import annotations
 
 import hashlib
-import random
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from disttrain.data.collate import Collate, collated, stack
+from disttrain.data.generators import random_state_kept, seed_generators
 from disttrain.data.randomness import bits
 from disttrain.data.tree import Tensors, named_leaves
 from disttrain.errors import DataError
@@ -170,25 +169,6 @@ def reads_rows(dataset: Any) -> bool:
     if type(dataset).__module__.startswith("datasets."):
         return bool(dataset.format["type"] != "custom")
     return bool(getattr(dataset, "rowwise", False))
-
-
-def seed_generators(number: int) -> None:
-    """Seed the generators of torch (CPU), ``random`` and ``numpy.random`` with 64 bits."""
-    torch.default_generator.manual_seed(number)
-    random.seed(number)
-    np.random.seed(number & 0xFFFFFFFF)
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Put the generators of :func:`seed_generators` back afterwards."""
-    states = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
 
 
 def _guarded(make: Callable[[Any], Any], key: Any, what: str, epoch: int) -> Any:

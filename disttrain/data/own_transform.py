@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disttrain.data.dataset import random_state_kept, seed_generators
+from disttrain.data.generators import random_state_kept, seed_generators
 from disttrain.data.randomness import bits
 from disttrain.errors import DataError, InputError
 

@@ -8,7 +8,7 @@ import torch
 
 from disttrain.config import Recipe
 from disttrain.data import Loader
-from disttrain.data.dataset import seed_generators
+from disttrain.data.generators import seed_generators
 from disttrain.data.randomness import bits
 from disttrain.data.selection import trained_on
 from disttrain.engine.agreement import everyone, on_main, require_agreement

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import disttrain
 from disttrain.config import RecipeError, load_recipe
 from disttrain.errors import InputError, NoCheckpointError, StopRequested
+from disttrain.precision import SWITCHES
 from disttrain.tasks.digits import Digits
 from tests.harness import disttrain as command
 
@@ -151,6 +152,7 @@ def switches() -> tuple[object, ...]:
         random.getstate(),
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
+        [getattr(backend, name) for backend, names in SWITCHES.items() for name in names],
         [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)],
         list(logging.getLogger("disttrain").handlers),
         gc.get_freeze_count(),
