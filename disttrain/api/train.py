@@ -12,6 +12,7 @@ from torch import nn
 from disttrain.api.ambient import alone, joined
 from disttrain.api.load import load_model
 from disttrain.api.passed import AnyModel, AnyRecipe, AnyTask, Passed
+from disttrain.engine.agreement import everyone
 from disttrain.engine.base import Engine
 from disttrain.engine.environment import read_job
 from disttrain.errors import InputError
@@ -97,11 +98,16 @@ def train(
         RankError: this rank failed (its cause is attached), another one went away, or the ranks disagree.
         CheckpointError, DivergedError: as the command line's exit codes; see :mod:`disttrain.errors`.
     """
-    given, mode = Passed(task, model), _mode(resume)
-    wanted = None if recipe is None and mode != "no" else given.recipe(recipe)
-    overrides = [] if wanted is not None else given.overrides()
-    place = None if run_dir is None else Path(run_dir)
-    request = Request(wanted, overrides, mode, place, read_job(), trust, tuple(callbacks), quiet)
+
+    def asked() -> tuple[Passed, Request]:
+        given, mode = Passed(task, model), _mode(resume)
+        wanted = None if recipe is None and mode != "no" else given.recipe(recipe)
+        overrides = [] if wanted is not None else given.overrides()
+        place = None if run_dir is None else Path(run_dir)
+        return given, Request(wanted, overrides, mode, place, read_job(), trust, tuple(callbacks), quiet)
+
+    # Ranks that are joined already hear of a mistake that only one of them has made.
+    given, request = everyone(engine, asked) if isinstance(engine, Engine) else asked()
     with alone(), given.known(), joined(engine, device, timeout) as (mine, stop):
         metrics, about = run_session(request, mine, stop)
         if mine.world.is_main and not quiet:
@@ -110,7 +116,7 @@ def train(
 
 
 def _mode(resume: object) -> Literal["no", "must", "auto"]:
-    if resume not in _MODES:
+    if not isinstance(resume, bool | str) or resume not in _MODES:
         raise InputError(f'resume is {resume!r}; expected False, True or "auto"')
     return _MODES[resume]
 

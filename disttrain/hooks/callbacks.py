@@ -117,8 +117,9 @@ class Callbacks:
         self._at("on_save")
 
     def end(self) -> None:
-        """Call ``on_end``; see :meth:`start`."""
-        self._at("on_end")
+        """Call ``on_end``; see :meth:`start`. The run is over: what it asks for comes too late."""
+        if "on_end" in self._uses:
+            everyone(self._engine, lambda: self._call("on_end", RankError))
 
     def _at(self, method: str, kind: type[DisttrainError] = RankError) -> None:
         if method in self._uses:

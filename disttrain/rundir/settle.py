@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from disttrain.config import Recipe, load_recipe
+from disttrain.config import Recipe, flatten, load_recipe
 from disttrain.engine.environment import Job
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import (
@@ -45,6 +45,15 @@ class Request:
     trust: bool = False
     callbacks: tuple[object, ...] = ()
     quiet: bool = False
+
+
+def asked_for(request: Request) -> dict[str, dict[str, Any]]:
+    """What all ranks have to have been told alike. Not the recipe's name, which may be that of a rank's own copy of the file."""
+    recipe = {} if request.recipe is None else flatten(request.recipe)
+    return {
+        "recipe": {key: value for key, value in recipe.items() if key != "name"},
+        "start": {"resume": request.resume, "overrides": " ".join(request.overrides)},
+    }
 
 
 def settle(request: Request, world_size: int) -> Place:

@@ -56,6 +56,8 @@ def make_sink(
             begin.
     """
     cls: Callable[..., Sink] = resolve(name, SINKS)
+    if not callable(cls):
+        raise InputError(f"log.sinks: {name} is of type {type(cls).__name__}; expected a class")
     parameters = inspect.signature(cls).parameters
     known = {"run_dir": run_dir, "recipe": recipe, "resumed_at": resumed_at}
     given = {**{key: value for key, value in known.items() if key in parameters}, **arguments}

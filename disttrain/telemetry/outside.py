@@ -18,6 +18,8 @@ BACKLOG = 10_000
 PATIENCE = {"finished": 60.0}
 """Seconds that the end of a run waits for a sink to take the rest, by how the run ended."""
 HURRY = 10.0
+BEGINNING = 300.0
+"""Seconds that a sink may take to be made; the ranks wait meanwhile."""
 
 
 class OutsideSink:
@@ -25,18 +27,22 @@ class OutsideSink:
     more; ``metrics.jsonl`` has every record in any case.
 
     Raises:
-        Exception: whatever ``make`` raises.
+        Exception: whatever ``make`` raises; a ``TimeoutError`` if it takes too long.
     """
 
     def __init__(self, name: str, make: Callable[[], Sink]) -> None:
         self._name = name
         self._records: queue.Queue[Mapping[str, object] | None] = queue.Queue(BACKLOG)
         self._patience = HURRY
-        self._troubled = False
+        self._troubled = self._closed = False
         made: queue.Queue[Exception | None] = queue.Queue()
         self._thread = threading.Thread(target=self._live, args=(make, made), name=f"sink {name}", daemon=True)
         self._thread.start()
-        if (error := made.get()) is not None:
+        try:
+            error = made.get(timeout=BEGINNING)
+        except queue.Empty:
+            raise TimeoutError(f"not there after {BEGINNING:.0f} s") from None
+        if error is not None:
             raise error
 
     def log(self, record: Mapping[str, object]) -> None:
@@ -50,6 +56,9 @@ class OutsideSink:
             self._warn("does not keep up: some records are lost to it")
 
     def close(self) -> None:
+        if self._closed:  # and not waited for once more
+            return
+        self._closed = True
         with suppress(queue.Full):  # said below
             self._records.put(None, timeout=self._patience)
         self._thread.join(self._patience)
@@ -62,18 +71,21 @@ class OutsideSink:
         except Exception as error:
             made.put(error)
             return
+        except BaseException as error:  # sys.exit(), which in a thread ends nothing but that
+            made.put(RuntimeError(f"{type(error).__name__}: {error}"))
+            return
         made.put(None)
         try:
             while (record := self._records.get()) is not None:
                 sink.log(record)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
         try:
             sink.close()
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         text = str(error).strip().partition("\n")[0]
         self._warn(f"failed and gets nothing more: {type(error).__name__}: {text}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.checkpoint import run_lock
-from disttrain.engine.agreement import everyone, on_main
+from disttrain.engine.agreement import everyone, on_main, require_agreement
 from disttrain.engine.base import Engine
 from disttrain.engine.stop import StopRequest
 from disttrain.errors import DisttrainError, InputError
@@ -21,7 +21,7 @@ from disttrain.plan.stages import unreached
 from disttrain.rundir.environment import note_start
 from disttrain.rundir.memory import Limit, known_limit
 from disttrain.rundir.rundir import METRICS, Place, has_checkpoints, leave_place, make_place, note_job, write_recipe
-from disttrain.rundir.settle import Request, settle
+from disttrain.rundir.settle import Request, asked_for, settle
 from disttrain.telemetry import NullSink, Sink, echo_warnings, make_sinks, open_log, run_sink
 from disttrain.telemetry.jsonl import truncate_after
 from disttrain.training.build import build_run
@@ -51,6 +51,7 @@ def run_session(request: Request, engine: Engine, stop: StopRequest) -> tuple[di
 
 def set_up(request: Request, engine: Engine, leave: ExitStack) -> tuple[Run, Path, Sink]:
     """All that comes before the first update. A new run's directory appears when nothing else can be refused any more."""
+    require_agreement(engine, asked_for(request))  # or rank 0's recipe would be everybody's without a word
     place = on_main(engine, lambda: settle(request, engine.world.size))
     if place.goes_on:  # nobody else may write or delete what is read now
         on_main(engine, lambda: leave.enter_context(run_lock(place.path)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from disttrain.config.reading import overrides as override
@@ -46,9 +47,13 @@ def check_recipe(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Reci
 
 
 def _plain(value: Any) -> Any:
-    """A copy, of dicts and lists as YAML gives them."""
+    """A copy, of dicts, lists, texts and numbers as YAML gives them: a path or a number of NumPy's is natural in Python."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, PurePath):
+        return str(value)
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +19,9 @@ from disttrain.inference.prepared import Prepared
 from disttrain.tasks.make import collate_of
 
 _BATCHES = 3
-"""Recorded for each number of samples: enough to see lengths that differ from batch to batch."""
+"""Recorded for each number of samples."""
+_NUMBERS = (5, 3, 4)
+"""Of samples: odd and even, because a program may be made for one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +29,18 @@ class Call:
     """One call of a model.
 
     Attributes:
-        samples: of the batch that was evaluated.
+        samples: of the batch that was evaluated; None: not known.
         args, kwargs: what it was called with.
         names: of the leaves of both, in the order of ``torch.utils._pytree``: the parameter, and the keys within it.
     """
 
-    samples: int
+    samples: int | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     names: list[str]
 
     @staticmethod
-    def seen(model: nn.Module, samples: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def seen(model: nn.Module, samples: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The call of ``model`` with copies of all tensors."""
         parameters = list(inspect.signature(model.forward).parameters.values())
         named = {_parameter(parameters, i): value for i, value in enumerate(args)} | kwargs
@@ -54,14 +58,43 @@ class Call:
         return pytree.tree_leaves((self.args, self.kwargs))
 
 
-def record(run: Prepared) -> list[Call]:
-    """The calls of ``run.model`` while its task evaluates a few samples of the test set; two different numbers of samples.
+@contextmanager
+def watching(model: nn.Module) -> Iterator[list[Call]]:
+    """The first call of ``model`` meanwhile, and each that shows a dimension to vary that did not before: of texts, only
+    later ones may be longer."""
+    kept: list[Call] = []
+    varying: set[tuple[int, int]] = set()
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        leaves = pytree.tree_leaves((args, kwargs))
+        first = kept[0].leaves() if kept else leaves
+        found = {
+            (i, d)
+            for i, pair in enumerate(zip(first, leaves, strict=False))
+            if all(isinstance(leaf, Tensor) for leaf in pair)
+            for d, sizes in enumerate(zip(*(leaf.shape for leaf in pair), strict=False))
+            if len(set(sizes)) > 1
+        }
+        if not kept or not found <= varying:
+            varying.update(found)
+            kept.append(Call.seen(module, None, args, kwargs))
+
+    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+def record(run: Prepared, others: list[Call]) -> list[Call]:
+    """The calls of ``run.model`` while its task evaluates a few samples of the test set, different numbers of them; and
+    ``others``, which show what else varies.
 
     Raises:
         InputError: the task does not call the model, or calls it in several ways.
     """
     dataset = run.task.test_dataset()
-    most = min(5, len(dataset))
+    most = min(max(_NUMBERS), len(dataset))
     if most < 3:
         raise InputError(
             f"task {run.recipe.task.name}: its test set has {most} samples; 3 are needed to try the export on"
@@ -73,7 +106,7 @@ def record(run: Prepared) -> list[Call]:
 
     handle = run.model.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        for samples in (most, most - 1 if most < 5 else 3):
+        for samples in _NUMBERS if most == max(_NUMBERS) else (most, most - 1):
             stream = evaluation_batches(
                 dataset,
                 rank=0,
@@ -88,7 +121,7 @@ def record(run: Prepared) -> list[Call]:
                         run.call(run.task.evaluate, run.model, micro)
     finally:
         handle.remove()
-    return _alike(calls, run.recipe.task.name)
+    return _alike([*calls, *others], run.recipe.task.name)
 
 
 def dynamic_dimensions(calls: list[Call]) -> list[dict[int, str]]:
@@ -98,12 +131,16 @@ def dynamic_dimensions(calls: list[Call]) -> list[dict[int, str]]:
         shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else () for leaf in leaves]
         found.append(
             {
-                d: "batch" if list(sizes) == [call.samples for call in calls] else f"{name}_{d}"
+                d: "batch" if _are_samples(sizes, calls) else f"{name}_{d}"
                 for d, sizes in enumerate(zip(*shapes, strict=True))
                 if len(set(sizes)) > 1
             }
         )
     return found
+
+
+def _are_samples(sizes: Sequence[int], calls: list[Call]) -> bool:
+    return all(call.samples in (None, size) for size, call in zip(sizes, calls, strict=True))
 
 
 def named_leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 from disttrain.errors import InputError
 from disttrain.inference.choice import Origin
 from disttrain.inference.evaluate import evaluate
-from disttrain.inference.export.calls import record
+from disttrain.inference.export.calls import record, watching
 from disttrain.inference.export.formats import Kind, Pretrained, Program, StateDict, class_of, difference
 from disttrain.inference.export.onnx import Onnx
 from disttrain.inference.export.quantize import int8_weights
@@ -58,8 +58,9 @@ def export(run: Prepared, origin: Origin, path: Path, *, quantize: str | None = 
         InputError: the model cannot be written so, a package is missing, or the file does not give what the model gives.
     """
     run = _plain(run)
-    before = evaluate(run)
-    calls = record(run)
+    with watching(run.model) as seen:
+        before = evaluate(run)
+    calls = record(run, seen)
     quantized = int8_weights(run.model) if quantize == "int8" else None
     measured = before if quantized is None else evaluate(run)
     kind = _KINDS[path.suffix]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from disttrain.checkpoint.files import write_file
 from disttrain.errors import InputError
@@ -43,7 +44,15 @@ class Loaded(nn.Module):
         self._call = call
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
+        try:
+            return self._call(*args, **kwargs)
+        except Exception as error:  # a guard of torch.export, or onnxruntime's own, for sizes that it was not made for
+            shapes = ", ".join(str(tuple(t.shape)) for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor))
+            said = str(error).strip().partition("\n")[0][:200]
+            raise InputError(
+                f"the program that was written takes no input of shape {shapes} ({type(error).__name__}: {said}); .safetensors "
+                "takes the weights"
+            ) from error
 
 
 class StateDict:
@@ -174,9 +183,7 @@ def traced(export: Callable[[], Any]) -> Any:
 def difference(expected: Any, found: Any) -> float:
     """The largest difference between two results of a model, in parts of the largest magnitude of each tensor of
     ``expected``; infinite where they differ in form, or in a tensor of integers."""
-    mine, theirs = (
-        [t for t in torch.utils._pytree.tree_leaves(tree) if isinstance(t, Tensor)] for tree in (expected, found)
-    )
+    mine, theirs = ([t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)] for tree in (expected, found))
     if [t.shape for t in mine] != [t.shape for t in theirs]:
         return float("inf")
     largest = 0.0

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import disttrain
-from disttrain.config import RecipeError, load_recipe
+from disttrain.config import RecipeError, check_recipe, load_recipe
 from disttrain.errors import InputError, NoCheckpointError, StopRequested
 from disttrain.precision import SWITCHES
 from disttrain.tasks.digits import Digits
@@ -66,6 +66,14 @@ def test_a_path_a_dict_and_an_object_are_the_same_recipe(tmp_path: Path) -> None
     assert disttrain.evaluate(results[0].run_dir) == pytest.approx(results[0].metrics)
 
 
+def test_paths_and_numbers_of_numpy_stand_in_a_dict(tmp_path: Path) -> None:
+    section = {"name": "sgd", "lr": np.float32(0.5)}
+    found = check_recipe({**ON_DIGITS, "updates": np.int64(4), "start_from": tmp_path / "a.pt", "optimizer": section})
+    assert (found.updates, found.optimizer.lr) == (4, 0.5)
+    assert found.start_from is not None
+    assert found.start_from.path == str(tmp_path / "a.pt")
+
+
 def test_mistakes_are_raised_with_the_messages_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"the recipe: optimizer\.learning_rate: unknown key; did you mean optimizer\.lr"
@@ -76,7 +84,14 @@ def test_mistakes_are_raised_with_the_messages_of_the_command_line(tmp_path: Pat
     for action in (lambda: disttrain.train(recipe), lambda: recipe.save(tmp_path / "x.yaml")):
         with pytest.raises(RecipeError, match="expected exactly one of epochs, samples, updates"):
             action()
-    bad: list[dict[str, Any]] = [{"resume": "yes"}, {"task": 3}, {"model": 3}, {"engine": "mpi"}, {"recipe": 3}]
+    bad: list[dict[str, Any]] = [
+        {"resume": "yes"},
+        {"resume": []},
+        {"task": 3},
+        {"model": 3},
+        {"engine": "mpi"},
+        {"recipe": 3},
+    ]
     for given in bad:
         with pytest.raises(InputError):
             disttrain.train(**{"recipe": ON_DIGITS, "quiet": True, **given})

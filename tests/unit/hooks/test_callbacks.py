@@ -135,6 +135,11 @@ def test_a_run_that_was_stopped_can_go_on(tmp_path: Path) -> None:
     torch.testing.assert_close(rest.model().state_dict(), whole.model().state_dict(), rtol=0, atol=0)
 
 
+def test_at_the_end_it_is_too_late_to_ask_for_it(tmp_path: Path) -> None:
+    result = disttrain.train(SMALL, run_dir=tmp_path / "run", callbacks=[StopsAt("on_end", 12)], quiet=True)
+    assert (result.step, result.stopped) == (12, None)
+
+
 @pytest.mark.parametrize("moment", ["on_start", "on_update", "on_evaluation", "on_save", "on_end"])
 def test_an_error_ends_the_run_and_names_the_callback(tmp_path: Path, moment: str) -> None:
     with pytest.raises(UserCodeError if moment == "on_start" else RankError) as caught:

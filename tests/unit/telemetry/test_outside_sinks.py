@@ -21,6 +21,7 @@ from disttrain.telemetry.outside import OutsideSink
 from disttrain.telemetry.scalars import scalars
 
 TAKEN: list[Any] = []
+NOT_A_SINK = 3
 
 
 class Taking:
@@ -107,9 +108,51 @@ def test_a_sink_that_hangs_holds_up_nothing(caplog: pytest.LogCaptureFixture, mo
     assert "slow does not keep up: some records are lost to it" in line
 
 
+def leave() -> Sink:
+    sys.exit(3)
+
+
+def test_a_sink_that_wants_to_exit_ends_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """In a thread ``sys.exit`` ends that thread, silently."""
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        OutsideSink("leaving", leave)
+
+    class Leaving(Faulty):
+        def log(self, record: Mapping[str, object]) -> None:
+            sys.exit(3)
+
+    sink = OutsideSink("leaving", Leaving)
+    with caplog.at_level(logging.WARNING, "disttrain"):
+        sink.log(training(1))
+        sink.close()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "leaving failed and gets nothing more: SystemExit: 3" in line
+
+
+def test_a_sink_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside_module, "HURRY", 0.5)
+    monkeypatch.setattr(outside_module, "BEGINNING", 0.1)
+    release = threading.Event()
+
+    def never() -> Sink:
+        release.wait(20)
+        return Faulty()
+
+    sink = OutsideSink("slow", lambda: Faulty(release))
+    sink.log(training(2))
+    sink.close()
+    began = time.monotonic()
+    sink.close()
+    assert time.monotonic() - began < 0.3
+    with pytest.raises(TimeoutError, match="not there after"):
+        OutsideSink("never", never)
+    release.set()
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
+        (lambda: made(f"{__name__}:NOT_A_SINK"), "NOT_A_SINK is of type int; expected a class"),
         (lambda: made(f"{__name__}:Taking", wrong=1), "Taking: got an unexpected keyword argument 'wrong'"),
         (lambda: made(f"{__name__}:LogOnly"), "LogOnly has no method close"),
         (lambda: made(f"{__name__}:Tking"), "did you mean Taking"),
