@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,8 @@ _LONGEST = 6000  # characters of a parameter
 class MLflowSink:
     """An MLflow run: every number of every line at its step, the recipe as parameters, the summary at the end as metrics
     ``summary/NAME`` and tags.
+
+    What MLflow does not take in a name (``top@5``) becomes an underscore.
 
     A resumed run goes on under the same id; a setting that has changed meanwhile becomes a tag ``resumed.KEY``, because
     MLflow keeps parameters as they were.
@@ -62,7 +66,7 @@ class MLflowSink:
         self._status = "FAILED"
         self._client.update_run(self._id, status="RUNNING")
         had = self._client.get_run(self._id).data.params
-        given = {key: _text(value) for key, value in by_dotted_key(recipe).items()}
+        given = {valid_name(key): _text(value) for key, value in by_dotted_key(recipe).items()}
         new = [Param(key, value) for key, value in given.items() if key not in had]
         for first in range(0, len(new), _MOST):
             self._client.log_batch(self._id, params=new[first : first + _MOST])
@@ -77,10 +81,10 @@ class MLflowSink:
             values = {f"summary/{name}": value for name, value in numbers(record) if name != "step"}
             for name, value in record.items():
                 if isinstance(value, str) and name != "event":
-                    self._client.set_tag(self._id, f"summary.{name}", value)
+                    self._client.set_tag(self._id, valid_name(f"summary.{name}"), value)
         now, step = int(time.time() * 1000), record.get("step")
         metrics = [
-            self._metric(name, float(value), now, step if isinstance(step, int) else 0)
+            self._metric(valid_name(name), float(value), now, step if isinstance(step, int) else 0)
             for name, value in values.items()
         ]
         for first in range(0, len(metrics), _MOST):
@@ -101,6 +105,11 @@ class MLflowSink:
                     raise
                 file.unlink()
         return kept_id(file, self._client.create_run(experiment, run_name=name).info.run_id)
+
+
+def valid_name(name: str) -> str:
+    """As MLflow takes it: of a metric of the user's, say, it would refuse the whole line."""
+    return posixpath.normpath(re.sub(r"[^\w/.\- :]", "_", name))[:250]
 
 
 def _text(value: Any) -> str:

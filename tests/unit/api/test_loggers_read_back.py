@@ -116,3 +116,16 @@ def test_mlflow(tmp_path: Path) -> None:
     assert (run.data.params["updates"], run.data.tags["resumed.updates"]) == ("3", "5")
     assert run.data.metrics["summary/accuracy"] == result.metrics["accuracy"]
     assert (run.info.status, run.data.tags["summary.state"]) == ("FINISHED", "finished")
+
+
+@pytest.mark.parametrize("name", ["test/top@5", "train/losses/a b (%)", "test//x", "loss.weights.é/ü", "x" * 300])
+def test_mlflow_takes_every_name(name: str) -> None:
+    """By its own rules; it would refuse all metrics of a line for one of them."""
+    pytest.importorskip("mlflow")
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
+
+    from disttrain.telemetry.mlflow import valid_name
+
+    for validate in (_validate_metric_name, _validate_param_name, _validate_tag_name):
+        validate(valid_name(name))
+    assert valid_name("test/loss") == "test/loss"
