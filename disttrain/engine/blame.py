@@ -7,6 +7,7 @@ from pathlib import Path
 from sysconfig import get_paths
 
 _OURS = str(Path(__file__).resolve().parent.parent)
+_FUNCTIONS = str(Path(_OURS, "tasks", "supervised.py"))
 _LIBRARIES = tuple(get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
@@ -28,11 +29,19 @@ def own_place(error: BaseException) -> str:
 
 
 def short_trace(error: BaseException) -> str:
-    """The traceback from the user's own code on; all of it where the fault is in no code of the user's."""
+    """The traceback from the user's own code on, or from where a task calls what it was given; all of it where the fault is
+    in neither."""
     found = traceback.TracebackException.from_exception(error)
-    if frames := own_frames(error):
+    if frames := own_frames(error) or _called_for_a_task(error):
         found.stack = traceback.StackSummary.from_list(frames)
     return "".join(found.format())
+
+
+def _called_for_a_task(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames from the model's call on, of a task that is made of functions: all of them may be torch's."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    calls = [i for i, frame in enumerate(frames) if frame.filename == _FUNCTIONS and frame.name == "outputs"]
+    return frames[calls[-1] :] if calls else []
 
 
 def headline(error: BaseException) -> str:

@@ -112,8 +112,10 @@ def _fit(section: StartFrom, model: nn.Module, weights: dict[str, Tensor]) -> di
     }
     if not taken or (section.strict and any(odd.values())):
         found = "; ".join(f"{len(names)} {how}: {some(names)}" for how, names in odd.items() if names)
-        hint = "exclude what the file lacks or has besides, or set strict: false to take what fits" if taken else ""
-        raise ValueError(f"{len(taken)} of the model's {len(mine)} tensors fit; {found}{f' ({hint})' if hint else ''}")
+        hint = "exclude what the file lacks or has besides, or set strict: false to take what fits"
+        if not taken:
+            hint = "is it the file of another model? strip and rename change the names in it"
+        raise ValueError(f"{len(taken)} of the model's {len(mine)} tensors fit; {found} ({hint})")
     return {"taken": taken, "missing": missing, "left": left}
 
 

@@ -200,7 +200,10 @@ def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str], 
         wanted = with_parts(wanted, saved.data.parts)
     if different := recipe_differences(saved, wanted):
         lines = "".join(f"\n  {line}" for line in different)
-        raise InputError(f"{run_dir} is another training run than this recipe (saved -> given):{lines}")
+        raise InputError(
+            f"{run_dir} is another training run than this recipe (saved -> given):{lines}\n"
+            "undo that, or choose another run directory"
+        )
     return wanted
 
 

@@ -122,9 +122,22 @@ class Task(ABC):
         """Sums over a batch, by name, as scalar tensors; they are added up over batches and ranks in float64. For metrics that
         are no means of :meth:`metrics`; override it together with :meth:`summarise`."""
         found = self.metrics(model, tensors)
+        self._check_measured(found, tensors)
         counts = {name: v.numel() if v.dim() == 1 else self.count_items(tensors) for name, v in found.items()}
         sums = {name: values.double().sum() for name, values in found.items()}
         return {**sums, **{f"{name}{COUNT}": torch.tensor(count) for name, count in counts.items()}}
+
+    def _check_measured(self, found: Mapping[str, Tensor], tensors: Any) -> None:
+        """A mean that is taken already would be divided once more, and ``(n,)`` against ``(n, 1)`` gives ``(n, n)``."""
+        samples = len(leaves(tensors)[0])
+        for name, values in found.items():
+            items = None if self.items_per_sample is None else samples * self.items_per_sample
+            if values.dim() == 0 or (values.dim() > 1 and items is not None and values.numel() != items):
+                raise InputError(
+                    f"task {type(self).__name__}: metrics() gave {name} of shape {tuple(values.shape)} for a batch of {samples} "
+                    "samples; expected a number for each, not their mean or sum (for what is no mean, such as F1, define "
+                    "evaluate() and summarise())"
+                )
 
     def summarise(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Metrics from the totals of :meth:`evaluate` over the whole set; must include ``loss`` and ``metric``."""

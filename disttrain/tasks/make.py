@@ -96,6 +96,8 @@ def load_sets(recipe: Recipe, task: Task) -> Sizes:
         if dataset is not None or name != "validation":
             require_usable(dataset, f"task {recipe.task.name}: {name}_dataset()")
         if dataset is not None:
+            if not len(dataset):
+                raise InputError(f"task {recipe.task.name}: {name}_dataset() is empty")
             require_stack(dataset, collate_of(task))
             try_batch(dataset, collate_of(task))
     sizes = _said(recipe, task)

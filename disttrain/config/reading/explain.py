@@ -125,7 +125,7 @@ class _Explainer:
                 line = self._document.lines[path[:end]]
                 return f"{self._name}:{line}", line
             made_by = [where for origin, where in self._origins.items() if origin[:end] == path[:end]]
-            if made_by:
+            if made_by and end:  # the whole recipe is no override's, where a program gave it as a dict
                 return made_by[0], 0
         return self._name, 0
 

@@ -79,6 +79,8 @@ def test_mistakes_are_raised_with_the_messages_of_the_command_line(tmp_path: Pat
         RecipeError, match=r"the recipe: optimizer\.learning_rate: unknown key; did you mean optimizer\.lr"
     ):
         disttrain.train({**ON_DIGITS, "optimizer": {"name": "sgd", "lr": 0.1, "learning_rate": 1}})
+    with pytest.raises(RecipeError, match=r"^the recipe: batch\.globl: unknown key"):
+        disttrain.train({**ON_DIGITS, "batch": {"globl": 3}}, task=OwnDigits)
     recipe = disttrain.Recipe.model_validate(ON_DIGITS)
     recipe.epochs = 2.0
     for action in (lambda: disttrain.train(recipe), lambda: recipe.save(tmp_path / "x.yaml")):

@@ -98,6 +98,7 @@ def test_another_models_state_dict_is_refused_with_a_list(tmp_path: Path) -> Non
     assert (event["missing"], event["left"]) == (["body.bias", "head.weight"], ["head.weight", "pooler.weight"])
     nothing = {"x": torch.ones(1)}
     assert refusal(mine, saved(tmp_path, nothing), strict=False).startswith("0 of the model's 4 tensors fit; 4 missing")
+    assert "is it the file of another model?" in refusal(mine, saved(tmp_path, nothing))
 
 
 def test_a_pattern_that_matches_nothing_is_a_mistake(tmp_path: Path) -> None:

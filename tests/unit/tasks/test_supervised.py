@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from disttrain.config import load_recipe
 from disttrain.data import ArrayDataset
 from disttrain.errors import InputError
+from disttrain.tasks.make import load_sets
 from disttrain.tasks.supervised import Supervised
 
 LOSS = partial(F.cross_entropy, reduction="none")
@@ -51,3 +53,23 @@ def test_other_samples_are_refused_with_their_keys() -> None:
     task = Supervised(DATA, DATA, LOSS)
     with pytest.raises(InputError, match=r"a dict of x, y; expected a pair .* the key 'labels'"):
         task.losses(nn.Identity(), {"x": torch.zeros(2), "y": torch.zeros(2)})
+
+
+def test_a_metric_that_is_a_mean_already_is_refused() -> None:
+    model = nn.Linear(4, 3)
+    batch = DATA.tensors
+    for wrong in (lambda o, y: (o.argmax(1) == y).float().mean(), lambda o, y: (o[:, :1] - y).abs()):  # (8, 1) and (8,)
+        task = Supervised(DATA, DATA, LOSS, {"odd": wrong})
+        with pytest.raises(
+            InputError, match=r"metrics\(\) gave odd of shape \((8, 8)?\) for a batch of 8 samples; expected a num"
+        ):
+            task.evaluate(model, batch)
+    fine = Supervised(DATA, DATA, LOSS, {"a": right, "b": lambda o, y: (o[:, :1] - y[:, None]).abs()})
+    totals = {name: value.item() for name, value in fine.evaluate(model, batch).items()}
+    assert set(fine.summarise(totals)) == {"loss", "a", "b"}
+
+
+def test_an_empty_set_is_refused_before_training() -> None:
+    recipe = load_recipe(None, [])
+    with pytest.raises(InputError, match=r"test_dataset\(\) is empty"):
+        load_sets(recipe, Supervised(DATA, ArrayDataset(torch.randn(0, 4), torch.zeros(0).long()), LOSS))
