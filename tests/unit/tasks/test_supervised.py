@@ -60,9 +60,7 @@ def test_a_metric_that_is_a_mean_already_is_refused() -> None:
     batch = DATA.tensors
     for wrong in (lambda o, y: (o.argmax(1) == y).float().mean(), lambda o, y: (o[:, :1] - y).abs()):  # (8, 1) and (8,)
         task = Supervised(DATA, DATA, LOSS, {"odd": wrong})
-        with pytest.raises(
-            InputError, match=r"metrics\(\) gave odd of shape \((8, 8)?\) for a batch of 8 samples; expected a num"
-        ):
+        with pytest.raises(InputError, match=r"metrics\(\) gave odd of shape \((8, 8)?\) for a batch of 8 samples"):
             task.evaluate(model, batch)
     fine = Supervised(DATA, DATA, LOSS, {"a": right, "b": lambda o, y: (o[:, :1] - y[:, None]).abs()})
     totals = {name: value.item() for name, value in fine.evaluate(model, batch).items()}
