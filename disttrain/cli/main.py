@@ -59,4 +59,10 @@ def main() -> None:
         raise SystemExit(130) from None
     except _CLICK_ERROR as error:
         error.show()
+        if arguments[0] in ("train", "verify") and type(error).__name__ == "NoSuchOption":
+            # Everybody's first try is --lr 0.1 or --config FILE.
+            print(
+                "The recipe is a word by itself, and its keys are given as optimizer.lr=0.1, without dashes.",
+                file=sys.stderr,
+            )
         raise SystemExit(2) from None

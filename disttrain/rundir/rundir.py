@@ -191,7 +191,7 @@ def recipe_to_resume(run_dir: Path, given: Recipe | None, overrides: list[str], 
         NoCheckpointError: there is no saved recipe.
     """
     if not (run_dir / RECIPE).is_file():
-        raise NoCheckpointError(f"{run_dir} holds no run to resume: {RECIPE} is missing")
+        raise NoCheckpointError(f"{run_dir} holds no run to resume: {RECIPE} is missing (--resume auto begins one)")
     saved = load_recipe(run_dir / RECIPE)
     wanted = given if given is not None else load_recipe(run_dir / RECIPE, overrides)
     if given is None and not trust:

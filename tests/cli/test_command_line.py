@@ -120,6 +120,7 @@ def test_nonsensical_environments_give_one_message(env: dict[str, str], said: st
         (["verify", "--world-sizes", "0"], "--world-sizes '0'"),
         (["data", "fetch", "imagenet", "--to", "x"], "expected one of"),
         (["train", "--no-such-option"], "No such option"),
+        (["train", "--lr", "0.1"], "given as optimizer.lr=0.1"),
         (["train", "model.name=timm:resnet18"], "timm"),
     ],
 )
