@@ -124,8 +124,13 @@ def _values(run_dir: Path) -> dict[str, dict[int, float]]:
 def _number(record: Mapping[str, Any], name: str) -> float | None:
     value = record.get(name)
     if value is None and isinstance(record.get(f"{name}_nonfinite"), str):
-        return float(record[f"{name}_nonfinite"])
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        value = record[f"{name}_nonfinite"]
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):  # a file from elsewhere may hold anything
+        return None
 
 
 def _curve(name: str, first: Mapping[int, float], second: Mapping[int, float]) -> Curve:

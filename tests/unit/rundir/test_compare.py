@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from disttrain.errors import InputError
-from disttrain.rundir.compare import Comparison, Curve, Difference, compare
+from disttrain.rundir.compare import Comparison, Curve, Difference, _number, compare
 
 RECIPE = "task: {{name: digits}}\nbatch: {{global: 64}}\nepochs: 1\noptimizer: {{name: sgd, lr: {lr}}}\n"
 
@@ -75,3 +75,9 @@ def test_a_run_that_recorded_no_environment(tmp_path: Path) -> None:
 def test_directories_without_a_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run: recipe\.yaml is missing"):
         compare(run(tmp_path / "a", {1: 1.0}), tmp_path / "none")
+
+
+def test_what_is_no_number_is_passed_over() -> None:
+    assert _number({"loss": None, "loss_nonfinite": "inf"}, "loss") == float("inf")
+    for record in ({"loss_nonfinite": "abc"}, {"loss": 10**400}, {"loss": True}, {"loss": "1"}, {}):
+        assert _number(record, "loss") is None
