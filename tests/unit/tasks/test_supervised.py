@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from disttrain.config import load_recipe
 from disttrain.data import ArrayDataset
+from disttrain.engine.blame import short_trace
 from disttrain.errors import InputError
 from disttrain.tasks.make import load_sets
 from disttrain.tasks.supervised import Supervised
@@ -71,3 +72,12 @@ def test_an_empty_set_is_refused_before_training() -> None:
     recipe = load_recipe(None, [])
     with pytest.raises(InputError, match=r"test_dataset\(\) is empty"):
         load_sets(recipe, Supervised(DATA, ArrayDataset(torch.randn(0, 4), torch.zeros(0).long()), LOSS))
+
+
+def test_the_trace_of_a_model_that_does_not_fit_begins_at_its_call() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        Supervised(DATA, DATA, LOSS).losses(nn.Linear(5, 3), DATA.tensors)
+    error = caught.value.with_traceback(caught.value.__traceback__.tb_next if caught.value.__traceback__ else None)
+    lines = short_trace(error).splitlines()
+    assert lines[1].endswith("in outputs")
+    assert lines[-1].startswith("RuntimeError: mat1 and mat2")
