@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from disttrain.config.reading import overrides as override
@@ -50,7 +49,7 @@ def _plain(value: Any) -> Any:
     """A copy, of dicts, lists, texts and numbers as YAML gives them: a path or a number of NumPy's is natural in Python."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.generic):
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):  # NumPy is not imported to read a recipe
         return value.item()
     if isinstance(value, PurePath):
         return str(value)
