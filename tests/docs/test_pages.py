@@ -11,8 +11,12 @@ from tests.harness import ROOT
 
 WITH_CODE = [page for page in pages() if any(block.language in RUNNABLE for block in blocks(page.read_text()))]
 
+# They start many jobs, or import much.
+LONG = {"tutorial", "fine_tune", "your_data", "export", "speed", "accelerate", "lightning", "python", "logging"}
+PAGES = [pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else []) for page in WITH_CODE]
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in WITH_CODE])
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text()):
         run(block, tmp_path, str(page.relative_to(ROOT)))

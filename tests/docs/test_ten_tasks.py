@@ -30,7 +30,12 @@ def run(task: str, library: str, directory: Path, ranks: int = 1, *, fresh: bool
     return launch(launcher, ranks, [str(starter)], cwd=directory, env=env, fresh=fresh).check().text
 
 
-@pytest.mark.parametrize("task", counted.TASKS)
+QUICK = ("own_model", "fine_tune", "resume", "contrastive")
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=[] if task in QUICK else pytest.mark.slow) for task in counted.TASKS]
+)
 def test_our_program(task: str, tmp_path: Path) -> None:
     run(task, "disttrain", tmp_path, ranks=2 if task in ("contrastive", "resume") else 1)
     if task == "resume":
