@@ -11,9 +11,9 @@ from tests.harness import ROOT
 
 WITH_CODE = [page for page in pages() if any(block.language in RUNNABLE for block in blocks(page.read_text()))]
 
-# They start many jobs, or import much.
-LONG = {"tutorial", "fine_tune", "your_data", "export", "speed", "accelerate", "lightning", "python", "logging"}
-PAGES = [pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else []) for page in WITH_CODE]
+# Pages with whole jobs in them.
+LONG = ("howto", "coming_from", "docs")
+PAGES = [pytest.param(page, marks=[pytest.mark.slow] if page.parent.name in LONG else []) for page in WITH_CODE]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in WITH_CODE])

@@ -30,7 +30,7 @@ def run(task: str, library: str, directory: Path, ranks: int = 1, *, fresh: bool
     return launch(launcher, ranks, [str(starter)], cwd=directory, env=env, fresh=fresh).check().text
 
 
-QUICK = ("own_model", "fine_tune", "resume", "contrastive")
+QUICK = ("own_model", "resume", "contrastive")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_the_same_command_goes_on_with_half(
     assert max_difference(weights(run_dir), reference)[0] < 1e-10
 
 
+@pytest.mark.slow
 def test_before_the_first_checkpoint_it_begins_with_half(reference: dict[str, torch.Tensor], tmp_path: Path) -> None:
     words = [*RECIPE, SHORT, "task.rank=0", "task.most=30", "task.how=torch", "--resume", "auto"]
     first = train("ranks", 2, tmp_path, *words)
@@ -100,6 +101,7 @@ def test_auto_is_what_fits_on_the_smallest_rank(reference: dict[str, torch.Tenso
     assert max_difference(weights(tmp_path), reference)[0] < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -129,6 +131,7 @@ def test_a_search_leaves_no_trace(tmp_path: Path) -> None:
     assert digest(tmp_path / "auto") == digest(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_weak_scaling_goes_on_with_smaller_pieces_too(tmp_path: Path) -> None:
     weak = [*RECIPE, "batch.global=null", "batch.per_rank=48", SHORT, "--resume", "auto"]
     train("none", 1, tmp_path / "whole", *weak).check()

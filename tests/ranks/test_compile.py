@@ -9,7 +9,7 @@ import pytest
 
 from disttrain.checkpoint import load_latest
 from disttrain.verify.verify import max_difference
-from tests.harness import digest, every_launcher, lines, needs, sample_ids, train
+from tests.harness import digest, every_launcher, lines, sample_ids, train
 
 RECIPE = [
     "batch.global=200",  # 1,437 digits: the last batch of an epoch has 37
@@ -60,9 +60,8 @@ def assert_resumed_to_the_bit(launcher: str, size: int, whole: Path, words: list
     assert digest(parts) == digest(whole)
 
 
-@pytest.mark.parametrize(
-    "launcher", ["ranks", pytest.param("horovodrun", marks=[*needs("horovodrun"), pytest.mark.slow])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", every_launcher("ranks", "horovodrun"))
 def test_compiled_ranks_are_one_process_not_compiled(launcher: str, eager: Path, tmp_path: Path) -> None:
     words = [*RECIPE, QUICK]
     train(launcher, 2, tmp_path / "run", *words).check()

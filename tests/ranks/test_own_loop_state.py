@@ -48,7 +48,7 @@ def assert_same_run(mine: Path, other: Path, at_least: int) -> None:
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(p.values[0], marks=[*p.marks, *([pytest.mark.slow] if str(p.values[0]).startswith("mpi") else [])])
+        pytest.param(p.values[0], marks=[*p.marks, *([pytest.mark.slow] if p.values[0] != "torchrun" else [])])
         for p in every_launcher()
     ],
 )

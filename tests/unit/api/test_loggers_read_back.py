@@ -97,6 +97,7 @@ def test_wandb(tmp_path: Path) -> None:
     assert codes == [0, 0]
 
 
+@pytest.mark.slow
 def test_mlflow(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
