@@ -96,8 +96,10 @@ class OutsideSink:
 
 
 def kept_id(path: Path, new: str) -> str:
-    """The id in a file, or ``new`` if there is none, which is then kept there."""
+    """The id in a file, or ``new`` if there is none, which is then kept there: by a rename, so that a kill leaves no empty id."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(new, encoding="utf-8")
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(new, encoding="utf-8")
+        temporary.replace(path)
     return path.read_text(encoding="utf-8").strip()

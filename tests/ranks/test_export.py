@@ -19,7 +19,8 @@ SCRIPT = Path(__file__).with_name("plain_torch.py")
 MODEL = "model={name: mlp, hidden: [48, 32], norm: ghost_batch, ghost_size: 16}"
 WORDS = ["batch.global=128", "epochs=null", "updates=14", "optimizer.lr=0.2", "log.tensorboard=false", MODEL]
 NEEDS = pytest.mark.skipif(
-    not all(map(find_spec, ("onnxruntime", "onnxscript", "torchao"))), reason="an extra is missing"
+    not all(map(find_spec, ("onnxruntime", "onnxscript", "torchao"))),
+    reason="needs onnxruntime, onnxscript and torchao, optional dependencies",
 )
 AVERAGE = "average={kind: ema, half_life: {samples: 600}}"
 

@@ -61,3 +61,23 @@ def test_bad_examples_are_found(body: str, said: str) -> None:
 def test_good_examples_are_not(body: str) -> None:
     source = f"def helper():\n    assert f()\ndef test_it():\n    {body}\n"
     assert found_in(source, {"from_another_file"}) == []
+
+
+def skips(source: str) -> list[ast.Call]:
+    """Calls that may leave a test out."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in ("importorskip", "skipif", "xfail")
+    ]
+
+
+def unexplained(source: str) -> list[int]:
+    """Lines of those that do not say why."""
+    return [call.lineno for call in skips(source) if not any(word.arg == "reason" for word in call.keywords)]
+
+
+def test_a_skip_says_why() -> None:
+    assert unexplained("pytest.importorskip('x')\npytest.mark.skipif(True, reason='no x')") == [1]
+    files = sorted(TESTS.rglob("*.py"))
+    assert sum(len(skips(path.read_text())) for path in files) > 15
+    assert {path.name: found for path in files if (found := unexplained(path.read_text()))} == {}

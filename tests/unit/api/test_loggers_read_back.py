@@ -66,7 +66,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
 
 def test_wandb(tmp_path: Path) -> None:
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason="needs W&B, an optional dependency")
     result, recipe = train_in_two_starts(tmp_path, {"name": "wandb", "project": "mine"})
     wandb.teardown()  # its own process serves all runs of this one
     files = sorted((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
@@ -101,7 +101,7 @@ def test_wandb(tmp_path: Path) -> None:
 def test_mlflow(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mlflow = pytest.importorskip("mlflow")
+        mlflow = pytest.importorskip("mlflow", reason="needs MLflow, an optional dependency")
         result, _ = train_in_two_starts(tmp_path, "mlflow")
         client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'run/mlflow.db'}")
         experiment = client.get_experiment_by_name("logged")
@@ -122,7 +122,7 @@ def test_mlflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["test/top@5", "train/losses/a b (%)", "test//x", "loss.weights.é/ü", "x" * 300])
 def test_mlflow_takes_every_name(name: str) -> None:
     """By its own rules; it would refuse all metrics of a line for one of them."""
-    pytest.importorskip("mlflow")
+    pytest.importorskip("mlflow", reason="needs MLflow, an optional dependency")
     from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
     from disttrain.telemetry.mlflow import valid_name

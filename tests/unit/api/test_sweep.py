@@ -10,7 +10,7 @@ import pytest
 import disttrain
 from disttrain.config.sections.schedules import Schedule
 
-optuna = pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna", reason="needs Optuna, an optional dependency")
 
 
 class Prune(disttrain.Callback):

@@ -12,7 +12,7 @@ from disttrain.data.image_files import ImageFiles
 from disttrain.data.image_folder import ImageFolder
 from disttrain.errors import DataError
 
-Image = pytest.importorskip("PIL.Image")
+Image = pytest.importorskip("PIL.Image", reason="needs Pillow, an optional dependency")
 
 
 def test_files_are_seen_as_the_test_set_sees_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="needs Hugging Face transformers, an optional dependency")
 
 from disttrain.config import load_recipe
 from disttrain.engine.local import LocalEngine
