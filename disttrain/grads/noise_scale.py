@@ -2,86 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from disttrain.grads.noise_blocks import INDEPENDENT, Block, Blocks
+from disttrain.grads.noise_interval import NoiseEstimate, noise_estimate
 
 __all__ = ["NoiseScale", "cost_of", "efficiency", "noise_scale_moments"]
 
 
 def noise_scale_moments(
-    small_square: float, big_square: float, small_batch: float, big_batch: float
+    small_square: float, big_square: float, small_batch: float, big_batch: float, population: int | None = None
 ) -> tuple[float, float]:
     """Unbiased estimates ``(|G|^2, tr(Sigma))`` from one update (appendix A.1, eq. A.2 and A.3).
 
     Uses ``E|G_B|^2 = |G|^2 + tr(Sigma) / B`` at two batch sizes. Each may come out negative in a single update; keep the sign.
 
+    Samples drawn without replacement from a train set of N follow ``|G_N|^2 + tr(Sigma) (1 / B - 1 / N)`` instead, where
+    ``G_N`` is the gradient over the whole set and ``Sigma`` the covariance with the denominator N - 1 (Cochran 1977, "Sampling
+    Techniques", theorem 2.2): the difference of two sizes tells the trace as before, and ``trace / N`` is added to the first.
+
     Args:
         small_square: mean squared norm of the gradients of batches of ``small_batch`` samples (for sizes that differ:
             their harmonic mean).
         big_square: squared norm of the gradient of the batch of ``big_batch`` samples.
+        population: N; None: samples are independent draws.
 
     Raises:
-        ValueError: the batches do not differ.
+        ValueError: the batches do not differ, or are larger than the population.
     """
     if not 0 < small_batch < big_batch:
         raise ValueError(f"noise_scale_moments: small_batch={small_batch} must lie between 0 and big_batch={big_batch}")
+    if population is not None and big_batch > population:
+        raise ValueError(f"noise_scale_moments: big_batch={big_batch} exceeds population={population}")
     square_norm = (big_batch * big_square - small_batch * small_square) / (big_batch - small_batch)
     trace = (small_square - big_square) / (1.0 / small_batch - 1.0 / big_batch)
-    return square_norm, trace
+    return (square_norm if population is None else square_norm + trace / population), trace
 
 
 class NoiseScale:
-    """A running estimate of ``B_simple = tr(Sigma) / |G|^2``, in samples.
+    """A running estimate of ``B_simple = tr(Sigma) / |G|^2``, in samples, of the train set.
 
-    Both moments are averaged exponentially and only then divided: the ratio of averages is what the paper recommends,
-    the average of ratios is badly biased. Averages start unbiased (the division cancels their common factor).
+    Both moments are averaged over the readings in memory, weighed with the samples of their batches, and only then divided:
+    the ratio of averages is what the paper recommends, the average of ratios is badly biased. How much is remembered follows
+    what is needed to tell ``|G|^2``; see :class:`~disttrain.grads.noise_blocks.Blocks`. Where the weights move meanwhile, the
+    averages are over that time, and blocks that differ widen the interval.
 
-    Args:
-        memory: how many measurements the average remembers; the decay is ``1 - 1 / memory``.
+    Attributes:
+        count: readings so far, those no longer remembered included.
     """
 
-    def __init__(self, memory: float = 50.0) -> None:
-        if memory < 1.0:
-            raise ValueError(f"NoiseScale: memory={memory} must be at least 1")
-        self.decay = 1.0 - 1.0 / memory
+    def __init__(self) -> None:
         self.count = 0
-        self._square_norm = 0.0
-        self._trace = 0.0
+        self._blocks = Blocks()
 
-    def update(self, small_square: float, big_square: float, *, small_batch: float, big_batch: float) -> None:
-        """Take in one measurement; arguments as for :func:`noise_scale_moments`."""
-        square_norm, trace = noise_scale_moments(small_square, big_square, small_batch, big_batch)
+    def update(
+        self,
+        small_square: float,
+        big_square: float,
+        *,
+        small_batch: float,
+        big_batch: float,
+        population: int | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        """Take in one reading; arguments as for :func:`noise_scale_moments`.
+
+        Args:
+            epoch: number of the epoch that the batch is of; None where batches are independent draws.
+        """
+        square, trace = noise_scale_moments(small_square, big_square, small_batch, big_batch, population)
+        number = INDEPENDENT if epoch is None else epoch
+        self._blocks.add(Block(1, big_batch, big_batch * square, big_batch * trace, number, number))
         self.count += 1
-        self._square_norm = self.decay * self._square_norm + (1.0 - self.decay) * square_norm
-        self._trace = self.decay * self._trace + (1.0 - self.decay) * trace
 
     @property
     def square_norm(self) -> float:
-        """Average ``|G|^2``; 0 before the first measurement, and possibly negative after few."""
-        return self._square_norm / self._weight
+        """Average ``|G|^2``; 0 before the first reading, and possibly negative after few."""
+        return self._average(lambda block: block.square)
 
     @property
     def trace(self) -> float:
         """Average ``tr(Sigma)``, likewise."""
-        return self._trace / self._weight
+        return self._average(lambda block: block.trace)
 
     @property
     def value(self) -> float | None:
         """``tr(Sigma) / |G|^2``; None before it can be told: nothing measured, or an average that is not positive."""
-        if self.count == 0 or self._square_norm <= 0.0 or self._trace <= 0.0:
-            return None
-        return self._trace / self._square_norm
+        square, trace = self.square_norm, self.trace
+        return trace / square if square > 0.0 and trace > 0.0 else None
+
+    def estimate(self, level: float = 0.95) -> NoiseEstimate:
+        """The noise scale with its interval, see :func:`~disttrain.grads.noise_interval.noise_estimate`."""
+        return noise_estimate(self._blocks.clusters(), level)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers to go on from."""
-        return {"count": self.count, "square_norm": self._square_norm, "trace": self._trace}
+        blocks = self._blocks
+        return {"count": self.count, "length": blocks.length, "span": blocks.span, "blocks": blocks.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        self.count, self._square_norm, self._trace = state["count"], state["square_norm"], state["trace"]
+        self.count = int(state["count"])
+        self._blocks.load(state["length"], state["span"], state["blocks"])
 
-    @property
-    def _weight(self) -> float:
-        return 1.0 - self.decay**self.count if self.count else 1.0
+    def _average(self, of: Callable[[Block], float]) -> float:
+        clusters = self._blocks.clusters()
+        return sum(map(of, clusters)) / sum(c.weight for c in clusters) if clusters else 0.0
 
 
 def efficiency(batch: float, noise_scale: float) -> float:

@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda c: next(iter(c.state["methods"]["average"]["weights"].values())).fill_(-math.inf),
         "not finite",
     ),
-    "noise scale a text": (put(*METHODS, "noise_scale", "trace", value="1"), "noise_scale.trace is '1'"),
+    "noise scale a text": (put(*METHODS, "noise_scale", "count", value="1"), "noise_scale.count is '1'"),
     "precision of another": (put("state", "precision", value={"scale": 1.0}), "precision is a mapping of scale"),
     "no ranks": (put("state", "ranks", value=...), "states of the ranks are not"),
     "ranks empty": (put("state", "ranks", value=[]), "states of the ranks are not"),

@@ -1,0 +1,148 @@
+"""What a running noise scale remembers: blocks of consecutive readings, more of them to a block where more are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import reduce
+from itertools import groupby, pairwise
+from operator import add
+from typing import Any
+
+MOST_BLOCKS = 64
+FEWEST_BLOCKS = MOST_BLOCKS // 2
+WHOLE_EPOCHS = 8
+"""From so many on, whole epochs are what is compared."""
+ENOUGH, PLENTY = 1 / 8, 1 / 16
+"""Standard error of ``|G|^2``, as a share of it, from which on memory no longer grows, and from which on it shrinks."""
+INDEPENDENT = -1
+"""Stands for the number of the epoch where batches are independent draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Sums over consecutive readings, each weighed with the samples of its batch.
+
+    Attributes:
+        readings: how many.
+        weight: samples of their batches.
+        square: sum of weight times ``|G|^2``.
+        trace: sum of weight times ``tr(Sigma)``.
+        first: epoch of the first reading, or :data:`INDEPENDENT`.
+        last: epoch of the last.
+    """
+
+    readings: int
+    weight: float
+    square: float
+    trace: float
+    first: int
+    last: int
+
+    def __add__(self, after: Block) -> Block:
+        return Block(
+            self.readings + after.readings,
+            self.weight + after.weight,
+            self.square + after.square,
+            self.trace + after.trace,
+            self.first,
+            after.last,
+        )
+
+
+class Blocks:
+    """The latest readings, in at most 64 blocks.
+
+    A block holds up to ``length`` readings of one epoch, or, once an epoch is one block, ``span`` epochs. Where 64 blocks are
+    too few to tell ``|G|^2``, neighbours are merged and new blocks are twice as long, so memory grows with the square of noise
+    scale / batch, as the variance does; else the oldest makes room for the newest.
+    """
+
+    def __init__(self) -> None:
+        self.length = self.span = 1
+        self.all: list[Block] = []
+
+    def add(self, reading: Block) -> None:
+        """Take in one reading."""
+        if self.all and self._open_to(reading.first):
+            self.all[-1] += reading
+            return
+        error = relative_error(self.clusters())
+        if error < PLENTY and self.length > 1 and len(self.all) > FEWEST_BLOCKS and not self._lacks_epochs():
+            self._drop()
+            self._drop()
+            if len(self.all) <= FEWEST_BLOCKS:
+                self.length, self.span = max(self.length // 2, 1), max(self.span // 2, 1)
+        while len(self.all) >= MOST_BLOCKS:
+            if error > ENOUGH or self._lacks_epochs():
+                self._merge()
+            else:
+                self._drop()
+        self.all.append(reading)
+
+    def clusters(self) -> list[Block]:
+        """What may be taken for independent: whole epochs if there are eight, else blocks.
+
+        Over a whole epoch every sample counts once, so the part of the noise that is linear in the samples' gradients cancels
+        while the weights stand still: whole epochs vary less than their readings, and the unfinished one more. Blocks within
+        an epoch leave that out, so fewer epochs than eight, but most of one or more, give an interval that is too wide.
+        """
+        whole = self._whole_epochs()
+        return whole if len(whole) >= WHOLE_EPOCHS else self.all
+
+    def state(self) -> list[list[float]]:
+        """(64, 6) the blocks as plain numbers, with rows of zeros where there are none."""
+        rows = [list(astuple(block)) for block in self.all]
+        return rows + [[0.0] * 6 for _ in range(MOST_BLOCKS - len(rows))]
+
+    def load(self, length: int, span: int, rows: Sequence[Sequence[Any]]) -> None:
+        """Go on from :meth:`state`."""
+        self.length, self.span = int(length), int(span)
+        self.all = [Block(int(n), w, s, t, int(a), int(b)) for n, w, s, t, a, b in rows if n]
+
+    def _open_to(self, epoch: int) -> bool:
+        last = self.all[-1]
+        return last.first <= epoch < last.first + self.span and (last.first != epoch or last.readings < self.length)
+
+    def _whole_epochs(self) -> list[Block]:
+        """Of all epochs but the latest, which goes on. None where batches are independent."""
+        epochs = [reduce(add, group) for _, group in groupby(self.all, lambda block: block.first)]
+        return epochs[:-1]
+
+    def _lacks_epochs(self) -> bool:
+        """Whether the memory is a few epochs long, which is the worst to judge by, or would be without its oldest."""
+        return 2 <= len(self._whole_epochs()) <= WHOLE_EPOCHS
+
+    def _drop(self) -> None:
+        """Drop the oldest block, or the oldest epoch if epochs are compared."""
+        first = self.all.pop(0).first
+        while len(self._whole_epochs()) >= WHOLE_EPOCHS and self.all[0].first == first:
+            del self.all[0]
+
+    def _merge(self) -> None:
+        """Merge neighbours in pairs: within epochs, or where none has two blocks, of two epochs."""
+        within = any(a.first == b.first for a, b in pairwise(self.all))
+        if within:
+            self.length *= 2
+        else:
+            self.span, self.length = 2 * self.span, max(block.readings for block in self.all)
+        merged: list[Block] = []
+        alone = False
+        for block in self.all:
+            if alone and (merged[-1].first == block.first or not within):
+                merged[-1] += block
+                alone = False
+            else:
+                merged.append(block)
+                alone = True
+        self.all = merged
+
+
+def relative_error(clusters: Sequence[Block]) -> float:
+    """Standard error of the mean ``|G|^2`` over clusters, as a share of it; infinite where it is not positive."""
+    weight, square = sum(c.weight for c in clusters), sum(c.square for c in clusters)
+    if len(clusters) < 2 or square <= 0.0:
+        return math.inf
+    spread = sum((c.square - square * c.weight / weight) ** 2 for c in clusters)
+    return math.sqrt(spread * len(clusters) / (len(clusters) - 1)) / square
