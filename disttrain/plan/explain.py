@@ -8,6 +8,7 @@ from disttrain.config import Recipe
 from disttrain.config.sections.base import UNITS
 from disttrain.config.sections.methods import CLIPS
 from disttrain.plan.plan import StepPlan
+from disttrain.plan.schedule import cooldown
 from disttrain.plan.stages import unreached
 
 Line = tuple[str, str, str]
@@ -60,7 +61,11 @@ def _batch(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
         if batch.growth.kind == "instead_of_decay":
             why = f"grows where the learning rate would decay, and keeps {batch.growth.keep} as it would have been without growth"
         else:
-            along = {"linear": "along a straight line", "stages": "in stages"}[batch.growth.kind]
+            along = {
+                "linear": "along a straight line",
+                "stages": "in stages",
+                "late": "at once, late in the run: a function",
+            }[batch.growth.kind]
             why = f"batch.growth: {along} of samples seen"
     yield "global batch", size, why
     uneven = "" if low == high else " does not divide; sums over the global count stay exact"
@@ -118,7 +123,11 @@ def _lr(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
         legw = ", longer by the factor of the batch (LEGW)" if optimizer.lr_scaling == "legw" else ""
         yield "warmup", f"{plan.warmup_samples:,} samples = {updates:,} updates", f"{warmup.kind}, from {start}{legw}"
     after = "after the warmup; " if recipe.schedule.warmup is not None else ""
-    yield "decay", recipe.schedule.decay.kind, f"{after}a function of samples seen, not of updates"
+    decay = recipe.schedule.decay
+    course = ""
+    if decay.kind == "wsd":
+        course = f": constant, {decay.shape} over the last {cooldown(decay, plan.total_samples, plan.epoch):,} samples"
+    yield "decay", f"{decay.kind}{course}", f"{after}a function of samples seen, not of updates"
     points = dict.fromkeys((0, plan.warmup_samples, plan.total_samples // 2, plan.total_samples))
     where = ", ".join(f"{s:,}" for s in points)
     yield "learning rate", ", ".join(f"{plan.lr(s):.4g}" for s in points), f"after {where} samples"

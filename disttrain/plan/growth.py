@@ -6,20 +6,21 @@ from collections.abc import Callable
 
 from disttrain import schedules
 from disttrain.config import Recipe
+from disttrain.config.sections.methods import LateSwitch
 from disttrain.errors import InputError
 from disttrain.plan.lengths import Duration, EpochLength
 from disttrain.schedules import Schedule
 
 BatchSchedule = Callable[[int], int]
 _POWERS = {"lr_over_batch": 1.0, "lr_over_sqrt_batch": 0.5}
-_FALLING = ("linear", "cosine", "polynomial", "exponential", "step", "multistep")
+_FALLING = ("linear", "cosine", "polynomial", "exponential", "wsd", "step", "multistep")
 
 
 def planned_growth(recipe: Recipe, batch: int, epoch: EpochLength) -> BatchSchedule | None:
     """The global batch where the recipe states its growth; None where it is constant or follows the learning rate.
 
     Raises:
-        InputError: a length is in updates, or a batch is smaller than the one before.
+        InputError: a length is in updates that must not be, or a batch is smaller than the one before.
     """
     growth = recipe.batch.growth
     if growth is None:
@@ -40,7 +41,21 @@ def planned_growth(recipe: Recipe, batch: int, epoch: EpochLength) -> BatchSched
                 )
             stages.append((begin, stage.batch))
         return schedules.staged_batch(stages)
+    if growth.kind == "late":
+        return _late(recipe, growth, batch, epoch)
     return None
+
+
+def _late(recipe: Recipe, late: LateSwitch, batch: int, epoch: EpochLength) -> BatchSchedule:
+    if recipe.updates is not None:
+        raise InputError(
+            "batch.growth.kind late: the batch depends on the length of the run and the length, in updates, on the batch; give "
+            "the run's length in epochs or samples"
+        )
+    if late.batch < batch:
+        raise InputError(f"batch.growth.batch is {late.batch}, smaller than batch.global {batch}; a batch only grows")
+    total = epoch.in_samples(recipe)
+    return schedules.staged_batch([(0, batch), (max(total - round(late.share * total), 1), late.batch)])
 
 
 def instead_of_decay(

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from disttrain import schedules
 from disttrain.config import Recipe
+from disttrain.config.sections.schedules import Wsd
+from disttrain.errors import InputError
 from disttrain.plan.lengths import EpochLength
 from disttrain.schedules import Schedule
 
@@ -53,6 +55,9 @@ def decay_schedule(recipe: Recipe, peak: float, start: int, total: int, epoch: E
 
     A decay without a length of its own lasts until ``total``. Steps and milestones are counted from the start of the
     run, as papers state them.
+
+    Raises:
+        InputError: the decay of wsd is longer than what is left.
     """
     decay = recipe.schedule.decay
     rest = max(total - start, 0)
@@ -67,6 +72,13 @@ def decay_schedule(recipe: Recipe, peak: float, start: int, total: int, epoch: E
             return schedules.polynomial(peak, decay.end * peak, rest, decay.power)
         case "exponential":
             return schedules.exponential(peak, decay.end * peak, rest)
+        case "wsd":
+            if (length := cooldown(decay, total, epoch)) > rest:
+                raise InputError(
+                    f"schedule.decay: a decay of {length:,} samples does not fit into the {rest:,} that the run of {total:,} has "
+                    "after its warmup: give a smaller share or length"
+                )
+            return schedules.wsd(peak, decay.end * peak, rest, length, decay.shape)
         case "step":
             return _from(start, schedules.step(peak, epoch.in_samples(decay.every), decay.gamma))
         case "multistep":
@@ -79,6 +91,15 @@ def decay_schedule(recipe: Recipe, peak: float, start: int, total: int, epoch: E
             return schedules.triangular2(decay.low * peak, peak, epoch.in_samples(decay.half_cycle))
         case "one_cycle":
             return one_cycle(recipe, peak, total).lr
+
+
+def cooldown(decay: Wsd, total: int, epoch: EpochLength) -> int:
+    """Samples of the decay at the end of a run of ``total`` samples; updates are its last ones."""
+    if decay.length is None:
+        return round(decay.share * total)
+    if decay.length.updates is None:
+        return epoch.in_samples(decay.length)
+    return total - epoch.samples_after(max(epoch.updates_after(total) - decay.length.updates, 0))
 
 
 def one_cycle(recipe: Recipe, peak: float, total: int) -> schedules.OneCycle:

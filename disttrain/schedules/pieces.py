@@ -5,9 +5,22 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Schedule", "constant", "cosine", "exponential", "join", "linear", "multi_step", "polynomial", "step"]
+__all__ = [
+    "COOLDOWNS",
+    "Schedule",
+    "constant",
+    "cosine",
+    "exponential",
+    "join",
+    "linear",
+    "multi_step",
+    "one_minus_sqrt",
+    "polynomial",
+    "step",
+    "wsd",
+]
 
 Schedule = Callable[[float], float]
 
@@ -51,6 +64,12 @@ def cosine(start: float, end: float, samples: float) -> Schedule:
     return f
 
 
+def one_minus_sqrt(start: float, end: float, samples: float) -> Schedule:
+    """``f(s) = end + (start - end) * (1 - sqrt(s / samples))``: steep at first (Haegele et al. 2024, arXiv:2405.18392, who
+    find it better than a straight line at the end of a constant learning rate)."""
+    return lambda s: end + (start - end) * (1.0 - math.sqrt(_fraction(s, samples)))
+
+
 def exponential(start: float, end: float, samples: float) -> Schedule:
     """``f(s) = start * (end / start) ** (s / samples)``: a straight line on a logarithmic scale.
 
@@ -64,6 +83,38 @@ def exponential(start: float, end: float, samples: float) -> Schedule:
         return float(start * (end / start) ** _fraction(s, samples))
 
     return f
+
+
+COOLDOWNS: Mapping[str, Callable[[float, float, float], Schedule]] = {
+    "linear": linear,
+    "sqrt": one_minus_sqrt,
+    "cosine": cosine,
+    "exponential": exponential,
+}
+"""The shapes of :func:`wsd`'s decay."""
+
+
+def wsd(peak: float, end: float, samples: float, decay: float, shape: str = "linear") -> Schedule:
+    """``peak`` until the last ``decay`` of ``samples`` samples, then down to ``end``: the stable and the decaying part of
+    warmup-stable-decay (Hu et al. 2024, arXiv:2404.06395, section 4; cooldowns: Haegele et al. 2024, arXiv:2405.18392). What
+    comes before the decay does not depend on the length of the run, so one run serves for several lengths.
+
+    Args:
+        samples: length of the whole.
+        decay: length of the decay, at its end.
+        shape: one of :data:`COOLDOWNS`.
+
+    Raises:
+        ValueError: ``decay`` is longer than ``samples``, or ``shape`` is exponential and ``end`` not positive.
+
+    Examples:
+        >>> f = wsd(1.0, 0.0, samples=100, decay=20)
+        >>> f(0), f(80), f(90), f(100)
+        (1.0, 1.0, 0.5, 0.0)
+    """
+    if decay > samples:
+        raise ValueError(f"wsd: decay={decay} is longer than samples={samples}")
+    return join([constant(peak), COOLDOWNS[shape](peak, end, decay)], boundaries=[samples - decay])
 
 
 def step(value: float, every: float, gamma: float) -> Schedule:

@@ -98,7 +98,7 @@ def verify(
 def length(recipe: Recipe, updates: int) -> dict[str, int | None]:
     """So many updates; in samples of the first batch where the batch itself depends on the length of the run."""
     growth = recipe.batch.growth
-    if growth is None or growth.kind != "instead_of_decay":
+    if growth is None or growth.kind not in ("instead_of_decay", "late"):
         return {"samples": None, "updates": updates}
     assert recipe.batch.global_ is not None
     return {"samples": updates * recipe.batch.global_, "updates": None}

@@ -50,10 +50,19 @@ class StagedGrowth(Section):
     )
 
 
+class LateSwitch(Section):
+    """``batch.global`` for most of the run, and ``batch`` for the rest (late switching: Wang et al. 2026, arXiv:2602.14208)."""
+
+    kind: Literal["late"]
+    batch: Positive = Field(description="Global batch at the end of the run.", examples=[4096])
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.25, description="Of the run's samples, that it takes.")
+
+
 Growth = Annotated[
     Annotated[InsteadOfDecay, Tag("instead_of_decay")]
     | Annotated[LinearGrowth, Tag("linear")]
-    | Annotated[StagedGrowth, Tag("stages")],
+    | Annotated[StagedGrowth, Tag("stages")]
+    | Annotated[LateSwitch, Tag("late")],
     Discriminator(by_kind),
 ]
 

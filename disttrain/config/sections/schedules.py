@@ -97,6 +97,26 @@ class Exponential(Section):
     )
 
 
+class Wsd(_Ending):
+    """Warmup-stable-decay: constant, and down in the last part of the run."""
+
+    kind: Literal["wsd"]
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.2, description="Of the whole run, that the decay takes.")
+    length: Length | None = Field(
+        None, description="Of the decay, which ends with the run; null: as share says.", examples=[{"epochs": 2}]
+    )
+    shape: Literal["linear", "sqrt", "cosine", "exponential"] = Field(
+        "linear", description="Of the decay; sqrt: 1 - sqrt(t), steep at first; exponential needs end above 0."
+    )
+
+    @field_validator("shape")
+    @classmethod
+    def _ends_above_zero(cls, shape: str, info: ValidationInfo) -> str:
+        if shape == "exponential" and info.data.get("end", 1.0) == 0.0:
+            raise ValueError("an exponential decay cannot end at 0; give end, for example 0.1")
+        return shape
+
+
 class Step(Section):
     """A factor every so often."""
 
@@ -155,6 +175,7 @@ DecayKind = Annotated[
     | Annotated[Cosine, Tag("cosine")]
     | Annotated[Polynomial, Tag("polynomial")]
     | Annotated[Exponential, Tag("exponential")]
+    | Annotated[Wsd, Tag("wsd")]
     | Annotated[Step, Tag("step")]
     | Annotated[MultiStep, Tag("multistep")]
     | Annotated[CosineRestarts, Tag("cosine_restarts")]

@@ -14,7 +14,7 @@ MODELS = (
     "mlp | convnet | resnet18 | resnet44 | resnet50 | transformer | timm:NAME | torchvision:NAME | pkg.mod:callable"
 )
 DECAYS = (
-    "constant | linear | cosine | polynomial | exponential | step | multistep | "
+    "constant | linear | cosine | polynomial | exponential | wsd | step | multistep | "
     "cosine_restarts | triangular | triangular2 | one_cycle"
 )
 

@@ -63,6 +63,24 @@ def test_restarts_stay_between_their_ends(period: float, multiplier: float, s: f
     assert -1e-9 <= schedules.cosine_restarts(1.0, 0.0, period, multiplier)(s) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("shape", "left"),
+    [
+        ("linear", lambda t: 1 - t),
+        ("sqrt", lambda t: 1 - np.sqrt(t)),
+        ("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2),
+        ("exponential", lambda t: (0.1**t - 0.1) / 0.9),
+    ],
+)
+def test_wsd_is_constant_and_then_its_closed_form(shape: str, left: Callable[[float], float]) -> None:
+    found = schedules.wsd(3.0, 0.3, samples=1000, decay=250, shape=shape)
+    for s in (-5.0, 0.0, 749.0, 750.0, 751.0, 812.5, 999.0, 1000.0, 2000.0):
+        t = min(max((s - 750) / 250, 0.0), 1.0)
+        assert found(s) == pytest.approx(0.3 + 2.7 * left(t), rel=1e-12)
+    with pytest.raises(ValueError, match="longer than samples"):
+        schedules.wsd(1.0, 0.0, samples=10, decay=11, shape=shape)
+
+
 def test_corners() -> None:
     for piece in (
         schedules.linear(0.0, 1.0, 100),

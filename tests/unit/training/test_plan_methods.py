@@ -126,6 +126,38 @@ def test_stages_and_ramps_only_grow() -> None:
         plan("batch.growth={kind: instead_of_decay, max: 8192}")
 
 
+def test_a_late_switch_is_one_stage_at_a_share_of_the_run() -> None:
+    late = plan("batch.growth={kind: late, batch: 4096, share: 0.25}")
+    assert [late.batch_at(s) for s in (0, 134999, 135000, 179999)] == [512, 512, 4096, 4096]
+    assert (late.global_batch, late.largest_batch) == (512, 4096)
+    with pytest.raises(InputError, match="smaller than batch"):
+        plan("batch.growth={kind: late, batch: 256}")
+    with pytest.raises(InputError, match="give the run's length in epochs or samples"):
+        plan("batch.growth={kind: late, batch: 1024}", "epochs=null", "updates=100")
+
+
+def test_wsd_decays_at_the_end_of_the_run_whatever_its_length_is_given_in() -> None:
+    def rates(*overrides: str) -> list[float]:
+        found = plan("optimizer={name: sgd, lr: 0.1}", *overrides)
+        return [round(found.lr(s), 9) for s in (0, 30000, 90000, 120000, 150000, 180000)]
+
+    warm = "schedule={warmup: {epochs: 1}, decay: {kind: wsd, "
+    expected = [0.0, 0.05, 0.1, 0.1, 0.05, 0.0]
+    assert rates(warm + "length: {epochs: 1}}}") == expected
+    assert rates(warm + "share: 0.333333333333}}") == expected
+    assert rates(warm + "length: {updates: 118}}}") == expected  # an epoch
+    assert rates(warm + "share: 0.5, end: 0.1, shape: exponential}}")[3:] == pytest.approx(
+        [0.1 * 0.1 ** (k / 3) for k in (1, 2, 3)]
+    )
+    # Where it falls, the batch may grow instead.
+    grown = plan(
+        "optimizer={name: sgd, lr: 0.1}", warm + "share: 0.5}}", "batch.growth={kind: instead_of_decay, max: 1024}"
+    )
+    assert [grown.batch_at(s) for s in (0, 90000, 120000, 135000, 179000)] == [512, 512, 768, 1024, 1024]
+    with pytest.raises(InputError, match="a decay of 144,000 samples does not fit into the 120,000"):
+        plan(warm + "share: 0.8}}")
+
+
 def test_one_cycle_turns_momentum_the_other_way() -> None:
     found = plan("optimizer={name: sgd, lr: 0.1}", "schedule={decay: {kind: one_cycle, rise: 0.25}}")
     assert found.momentum is not None
