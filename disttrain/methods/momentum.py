@@ -8,7 +8,7 @@ from disttrain.methods.base import Context, Method
 
 
 class MomentumCycle(Method):
-    """Sets momentum, or the first of Adam's betas, from the plan before each update.
+    """Sets momentum and the first of Adam's betas, whichever there is, from the plan before each update.
 
     Raises:
         InputError: the optimizer has neither.
@@ -26,5 +26,5 @@ class MomentumCycle(Method):
         for group in self._optimizer.param_groups:
             if "momentum" in group:
                 group["momentum"] = momentum
-            else:
+            if "betas" in group:
                 group["betas"] = (momentum, *group["betas"][1:])

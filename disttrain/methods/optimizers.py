@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from disttrain.config import Recipe
+from disttrain.config.sections.optimizers import Muon
 from disttrain.errors import InputError
 from disttrain.methods.rates import Settings
-from disttrain.optim import EXCLUSIONS, LARC, param_groups
+from disttrain.names import matching
+from disttrain.optim import EXCLUSIONS, LARC, hidden_matrices, param_groups
+from disttrain.optim.matrices import is_matrix
 from disttrain.plan.schedule import batch_factor
 from disttrain.registry import resolve
 from disttrain.schedules import scale_adam
@@ -41,11 +44,12 @@ def make_optimizer(
         arguments["record"] = True
     spared = larc.exclude if larc is not None else getattr(section, "adapt_exclude", None)
     names = {parameter: name for name, parameter in model.named_parameters()}
+    orthogonal = _orthogonal(section, model, settings)
     groups = param_groups(
         model,
         exclude=EXCLUSIONS[section.weight_decay_exclude],
         exclude_adaptation=None if spared is None else EXCLUSIONS[spared],
-        settings=lambda parameter: settings[names[parameter]],
+        settings=lambda parameter: {**settings[names[parameter]], **orthogonal(names[parameter])},
     )
     try:
         optimizer = cls(groups, lr=lr, **arguments)
@@ -58,6 +62,26 @@ def make_optimizer(
     if larc is not None:
         return LARC(optimizer, trust_coefficient=larc.trust_coefficient, eps=larc.eps, clip=larc.clip)
     return optimizer
+
+
+def _orthogonal(section: Any, model: nn.Module, settings: Settings) -> Callable[[str], Mapping[str, float]]:
+    """For Muon, by name: whether a parameter is orthogonalised."""
+    if not isinstance(section, Muon):
+        return lambda name: {}
+    named = dict(model.named_parameters())
+    chosen = {named[name] for name in settings} & hidden_matrices(model)
+    if section.adamw is not None:
+        try:
+            others = set(matching(settings, section.adamw, "trained parameter"))
+        except ValueError as error:
+            raise InputError(f"optimizer.adamw: {error}") from None
+        chosen = {named[name] for name in settings.keys() - others if is_matrix(named[name])}
+    if not chosen:
+        raise InputError(
+            "optimizer muon: none of the trained parameters is a matrix between the embeddings and the head; name in "
+            "optimizer.adamw those that are not to be orthogonalised, or use adamw"
+        )
+    return lambda name: {"orthogonal": named[name] in chosen}
 
 
 def _sde(recipe: Recipe, arguments: Mapping[str, Any], global_batch: int) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from disttrain.optim.lamb import LAMB
 from disttrain.optim.larc import LARC
 from disttrain.optim.lars import LARS
 from disttrain.optim.layerwise import layer_ratios
+from disttrain.optim.matrices import hidden_matrices
+from disttrain.optim.muon import Muon
 from disttrain.optim.novograd import NovoGrad
 
 __all__ = [
@@ -16,10 +18,12 @@ __all__ = [
     "LARC",
     "LARS",
     "SWA",
+    "Muon",
     "NovoGrad",
     "WeightAverage",
     "bare_groups",
     "bias_and_norm",
+    "hidden_matrices",
     "layer_depths",
     "layer_ratios",
     "nothing",

@@ -11,9 +11,9 @@ from torch import Tensor
 from disttrain.optim.groups import bare_groups
 from disttrain.optim.layerwise import (
     LayerwiseOptimizer,
+    adam_updates,
     adapts,
     alike,
-    bias_corrections,
     new_step,
     norms,
     ratio_or_one,
@@ -158,7 +158,7 @@ class LAMB(LayerwiseOptimizer):
         torch._foreach_lerp_(first, grads, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, grads, grads, 1.0 - beta2)
-        updates = _adam(group, first, second, steps)
+        updates = adam_updates(group, first, second, steps)
         if group["weight_decay"]:
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
         adapted = adapts(group)
@@ -180,20 +180,6 @@ class LAMB(LayerwiseOptimizer):
             return torch.where(norm > 0, 1.0 / norm, torch.ones_like(norm))
         most: float = group["max_grad_norm"]
         return (norm / most).clamp(min=1.0).reciprocal()
-
-
-def _adam(group: Mapping[str, Any], first: list[Tensor], second: list[Tensor], steps: list[Tensor]) -> list[Tensor]:
-    """New tensors ``m^ / (sqrt(v^) + eps)``."""
-    denominators = list(torch._foreach_sqrt(second))
-    if not group["bias_correction"]:
-        torch._foreach_add_(denominators, group["eps"])
-        return list(torch._foreach_div(first, denominators))
-    one, two = (bias_corrections(steps, beta, group["capturable"]) for beta in group["betas"])
-    torch._foreach_div_(denominators, [c**0.5 for c in two])
-    torch._foreach_add_(denominators, group["eps"])
-    updates = list(torch._foreach_div(first, denominators))
-    torch._foreach_div_(updates, one)
-    return updates
 
 
 def _trust_ratio(group: Mapping[str, Any], w: Tensor, u: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "pre_normalization": (lambda kind: kind in ("none", "clip", "always"), "'none', 'clip' or 'always'"),
     "max_grad_norm": (lambda norm: norm > 0.0, "above 0"),
     "adapt": (lambda adapt: adapt in (True, False, "decayed"), "True, False or 'decayed'"),
+    "ns_steps": (lambda steps: steps >= 1, "at least 1"),
+    "newton_schulz": (lambda precision: precision in ("full", "bf16"), "'full' or 'bf16'"),
     "differentiable": (lambda on: not on, "False: norms of zero have no gradient"),
 }
 
@@ -218,6 +220,22 @@ def bias_corrections(steps: Sequence[Tensor], beta: float, capturable: bool) -> 
     if capturable or torch.compiler.is_compiling():
         return [1.0 - beta**t for t in steps]
     return [1.0 - beta ** float(t) for t in steps]
+
+
+def adam_updates(
+    group: Mapping[str, Any], first: list[Tensor], second: list[Tensor], steps: list[Tensor]
+) -> list[Tensor]:
+    """New tensors ``m^ / (sqrt(v^) + eps)``, bias-corrected if ``group`` says so."""
+    denominators = list(torch._foreach_sqrt(second))
+    if not group["bias_correction"]:
+        torch._foreach_add_(denominators, group["eps"])
+        return list(torch._foreach_div(first, denominators))
+    one, two = (bias_corrections(steps, beta, group["capturable"]) for beta in group["betas"])
+    torch._foreach_div_(denominators, [c**0.5 for c in two])
+    torch._foreach_add_(denominators, group["eps"])
+    updates = list(torch._foreach_div(first, denominators))
+    torch._foreach_div_(updates, one)
+    return updates
 
 
 def check(holds: bool, message: str) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from disttrain.grads import clip_adaptive, clip_norm, clip_per_layer
 from disttrain.nn import GhostBatchNorm2d
-from disttrain.optim import EMA, LAMB, LARC, LARS, NovoGrad, layer_ratios
+from disttrain.optim import EMA, LAMB, LARC, LARS, Muon, NovoGrad, layer_ratios
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +35,7 @@ def give_gradients(params: list[nn.Parameter], step: int) -> None:
         p.grad = torch.randn(p.shape, generator=generator).to(p)
 
 
-@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad, larc])
+@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad, Muon, larc])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_optimizers_as_on_the_cpu(make: Any, dtype: torch.dtype) -> None:
     there, here = parameters("cuda", dtype), parameters("cpu", dtype)
@@ -49,7 +49,7 @@ def test_optimizers_as_on_the_cpu(make: Any, dtype: torch.dtype) -> None:
         torch.testing.assert_close(a.cpu(), b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad, larc])
+@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad, Muon, larc])
 def test_a_step_does_not_wait_for_the_device(make: Any) -> None:
     params = parameters("cuda")
     optimizer, average = make(params, 0.05), EMA(params, half_life=100)
@@ -67,7 +67,7 @@ def test_a_step_does_not_wait_for_the_device(make: Any) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad])
+@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad, Muon])
 def test_a_step_can_be_captured(make: Any) -> None:
     """In a CUDA graph, with a learning rate that is changed between replays."""
     captured, eager = parameters("cuda"), parameters("cuda")

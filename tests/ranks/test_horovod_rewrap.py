@@ -12,13 +12,14 @@ SCRIPT = """
 import torch
 import horovod.torch as hvd
 from torch import nn
-from disttrain.optim import LAMB, LARS, NovoGrad, param_groups
+from disttrain.optim import LAMB, LARS, Muon, NovoGrad, param_groups
 
 MAKE = {
     "lars": lambda g: LARS(g, 0.7, eps=0.1, lr_in_momentum=False, nesterov=True, trust_coefficient=0.05, weight_decay=0.01),
     "lamb": lambda g: LAMB(g, 0.02, betas=(0.8, 0.9), eps=0.01, bias_correction=False, pre_normalization="clip",
                            max_grad_norm=0.3, phi_bounds=(0.1, 1.0), trust_clip=0.9),
     "novograd": lambda g: NovoGrad(g, 0.02, betas=(0.7, 0.8), eps=0.1, grad_averaging=True, amsgrad=True),
+    "muon": lambda g: Muon(g, 0.02, momentum=0.8, nesterov=False, ns_steps=3, betas=(0.7, 0.8), eps=0.1),
 }
 
 def network():

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 import disttrain
 from disttrain.grads import clip_norm
-from disttrain.optim import LAMB, LARC, LARS, NovoGrad, param_groups
+from disttrain.optim import LAMB, LARC, LARS, Muon, NovoGrad, param_groups
 from disttrain.precision import FP16
 
 MAKE = {
@@ -25,6 +25,7 @@ MAKE = {
     "lamb": lambda g: LAMB(g, 0.01),
     "lamb clipped": lambda g: LAMB.apex(g, 0.01),
     "novograd": lambda g: NovoGrad(g, 0.01, weight_decay=0.01),
+    "muon": lambda g: Muon(g, 0.01),
 }
 
 def train(engine, make, scale):

@@ -193,6 +193,33 @@ class NovoGrad(_Adam):
     weight_decay_exclude: Exclude = _SPARED
 
 
+class Muon(_Adam):
+    """Muon (Liu et al. 2025, arXiv:2502.16982) for matrices within the model, AdamW for all else."""
+
+    OURS: ClassVar = {*_Optimizer.OURS, "adamw"}
+    made_by = "disttrain.optim:Muon"
+
+    name: Literal["muon"]
+    lr_scaling: SgdScaling = _SCALING
+    momentum: Fraction = Field(0.95, description="Share of the mean gradient that the next update keeps, of matrices.")
+    nesterov: bool = Field(True, description="Look ahead along the momentum (Nesterov's method).")
+    ns_steps: Positive = Field(5, description="Newton-Schulz iterations that make an update orthogonal.")
+    newton_schulz: Literal["full", "bf16"] = Field(
+        "full",
+        description="Their precision: that of the weights, or bfloat16, which grows differences of rounding to 1 %.",
+    )
+    betas: Betas = Field((0.9, 0.95), description="AdamW's decays of the means of gradients and of squared gradients.")
+    weight_decay: Decay = Field(
+        0.1, description="Decoupled: share of a weight that each update takes off, times the learning rate."
+    )
+    weight_decay_exclude: Exclude = _SPARED
+    adamw: Patterns | None = Field(
+        None,
+        description="Names of matrices that AdamW updates; null: embeddings, positions and the head. It has vectors anyway.",
+        examples=[["tokens.*", "head.*"]],
+    )
+
+
 class CustomOptimizer(_Optimizer, Open):
     """``pkg.mod:Class``; further keys are its arguments."""
 
@@ -208,6 +235,7 @@ Optimizer = Annotated[
     | Annotated[Lars, Tag("lars")]
     | Annotated[Lamb, Tag("lamb")]
     | Annotated[NovoGrad, Tag("novograd")]
+    | Annotated[Muon, Tag("muon")]
     | Annotated[CustomOptimizer, Tag(CUSTOM)],
     Discriminator(by_name),
 ]

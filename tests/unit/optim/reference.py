@@ -162,3 +162,45 @@ def larc_sgd(
     return lars(
         weights, gradient, rates, momentum=momentum, weight_decay=weight_decay, lr_in_momentum=False, **settings
     )
+
+
+def muon(
+    weights: Sequence[Array],
+    gradient: Gradient,
+    rates: Sequence[float],
+    *,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    weight_decay: float = 0.1,
+    ns_steps: int = 5,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    orthogonal: bool = True,
+    store: Store = exactly,
+) -> list[Array]:
+    """Liu et al. 2025, section 2, with the momentum as Jordan writes it. The iteration is what it does to the singular values.
+    What is no matrix, or is not to be ``orthogonal``, has AdamW."""
+    found = []
+    for i, start in enumerate(weights):
+        w, m, v, taken = start.copy(), np.zeros_like(start), np.zeros_like(start), 0
+        matrix = orthogonal and start.ndim >= 2 and 1 < len(start) < start.size
+        for t, lr in enumerate(rates):
+            g = gradient(t, i, w)
+            if g is None:
+                continue
+            taken += 1
+            if matrix:
+                m = momentum * m + g
+                flat = ((momentum * m + g) if nesterov else m).reshape(len(w), -1) * (1 - momentum)
+                left, values, right = np.linalg.svd(flat, full_matrices=False)
+                s = values / max(norm(values), 1e-7)
+                for _ in range(ns_steps):
+                    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                u = 0.2 * np.sqrt(max(flat.shape)) * ((left * s) @ right).reshape(w.shape)
+            else:
+                m = betas[0] * m + (1 - betas[0]) * g
+                v = betas[1] * v + (1 - betas[1]) * g * g
+                u = (m / (1 - betas[0] ** taken)) / (np.sqrt(v / (1 - betas[1] ** taken)) + eps)
+            w = store(w - lr * weight_decay * w - lr * u)
+        found.append(w)
+    return found

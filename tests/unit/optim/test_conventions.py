@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from disttrain.optim import LAMB, LARC, LARS, NovoGrad, layer_ratios, param_groups
+from disttrain.optim import LAMB, LARC, LARS, Muon, NovoGrad, layer_ratios, param_groups
 
 Make = Callable[..., Any]
 
@@ -20,7 +20,7 @@ def larc(params: Any, lr: Any = 0.1, **others: Any) -> LARC:
     return LARC(torch.optim.SGD(params, lr, momentum=0.9, weight_decay=0.01, **others))
 
 
-OURS: list[Make] = [LARS, LAMB, NovoGrad]
+OURS: list[Make] = [LARS, LAMB, NovoGrad, Muon]
 ALL: list[Make] = [*OURS, larc]
 
 
@@ -224,6 +224,8 @@ def test_wrong_arguments_of_each() -> None:
         (LAMB, {"phi_bounds": (2.0, 1.0)}, "phi_bounds"),
         (LAMB, {"trust_clip": 0.0}, "trust_clip"),
         (NovoGrad, {"eps": -1.0}, "eps"),
+        (Muon, {"ns_steps": 0}, "ns_steps is 0; it must be at least 1"),
+        (Muon, {"newton_schulz": "fp8"}, "newton_schulz is 'fp8'; it must be 'full' or 'bf16'"),
         (LAMB, {"adapt": "some"}, "adapt is 'some'; it must be True, False or 'decayed'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from disttrain.optim import LAMB, LARC, LARS, NovoGrad
+from disttrain.optim import LAMB, LARC, LARS, Muon, NovoGrad
 from tests.unit.optim import reference
 
 STEPS = 20
@@ -141,7 +141,7 @@ def test_momentum_correction_makes_the_two_forms_equal() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad])
+@pytest.mark.parametrize("make", [LARS, LAMB, NovoGrad, Muon])
 def test_other_dtypes(make: Any, dtype: torch.dtype) -> None:
     params = [nn.Parameter(torch.from_numpy(w).to(dtype)) for w in starts()[:4]]
     wide = [nn.Parameter(p.detach().double()) for p in params]

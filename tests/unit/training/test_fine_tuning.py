@@ -213,7 +213,7 @@ def test_groups_and_factors_are_applied_by_the_update(make_run: MakeRun) -> None
         np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["lars", "lamb", "novograd", "adamw", "rmsprop"])
+@pytest.mark.parametrize("name", ["lars", "lamb", "novograd", "muon", "adamw", "rmsprop"])
 def test_every_optimizer_moves_by_the_factor(make_run: MakeRun, name: str) -> None:
     """The first step of each is proportional to its rate, so three times the factor is three times the way."""
     moved = []

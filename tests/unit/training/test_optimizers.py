@@ -56,6 +56,32 @@ def test_what_is_no_optimizer_is_refused() -> None:
         made(f"{{name: '{__name__}:NotOne', lr: 0.1}}", nn.Linear(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("more", "orthogonal"),
+    [
+        ("", {"1.weight", "3.weight"}),
+        (", adamw: ['1.*']", {"0.weight", "3.weight", "4.weight"}),
+        (", adamw: ['[034].*']", {"1.weight"}),
+    ],
+)
+def test_what_muon_orthogonalises(more: str, orthogonal: set[str]) -> None:
+    """By default what lies between the embedding and the head; else all matrices but those named."""
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 9))
+    groups = made(f"{{name: muon, lr: 0.1{more}}}", model).param_groups
+    chosen = {
+        name
+        for name, p in model.named_parameters()
+        for g in groups
+        if g["orthogonal"] and any(p is q for q in g["params"])
+    }
+    assert chosen == orthogonal
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    with pytest.raises(InputError, match=r"optimizer\.adamw: no trained parameter matches 'heat\.\*'"):
+        made("{name: muon, lr: 0.1, adamw: ['heat.*']}", model)
+    with pytest.raises(InputError, match="none of the trained parameters is a matrix between"):
+        made("{name: muon, lr: 0.1}", nn.Linear(4, 4))
+
+
 def rmsprop(
     weights: list[np.ndarray], *, alpha: float, eps: float, momentum: float, centered: bool, weight_decay: float
 ) -> list[np.ndarray]:

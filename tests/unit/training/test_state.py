@@ -58,6 +58,7 @@ KINDS = {
     "lars": "optimizer={name: lars, lr: 0.1, momentum: 0.9}",
     "lamb": "optimizer={name: lamb, lr: 0.01}",
     "novograd": "optimizer={name: novograd, lr: 0.01}",
+    "muon": "optimizer={name: muon, lr: 0.01}",
     "sgd": "optimizer={name: sgd, lr: 0.1, momentum: 0.9}",
     "plain": "optimizer={name: sgd, lr: 0.1, momentum: 0.0}",
     "fp16": "precision=fp16",

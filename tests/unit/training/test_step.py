@@ -135,7 +135,7 @@ def test_the_scale_of_the_loss_does_not_matter(make_run: MakeRun) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-4)
 
 
-OPTIMIZERS = ["sgd", "adamw", "rmsprop", "lars", "lamb", "novograd"]
+OPTIMIZERS = ["sgd", "adamw", "rmsprop", "lars", "lamb", "novograd", "muon"]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
