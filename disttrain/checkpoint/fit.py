@@ -14,7 +14,7 @@ from disttrain.checkpoint.tree import flatten
 from disttrain.errors import CheckpointError
 
 _PROBE = 3
-"""Elements of the parameter that shows what an optimizer keeps."""
+"""Largest dimension of the parameters that show what an optimizer keeps."""
 
 
 def check_settings(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
@@ -31,8 +31,8 @@ def check_settings(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]
 def check_state(optimizer: torch.optim.Optimizer, *, begins: bool = False) -> None:
     """Refuse loaded state that the next step could not use: torch does not look at what it loads.
 
-    For optimizers of ours and torch's, which keep the same things for every parameter, of its shape or scalars: what, shows a
-    step on a parameter of a few elements. A parameter without a gradient so far has no state.
+    For optimizers of ours and torch's, which keep the same things for the parameters of a group that are alike in shape, of its
+    shape or scalars: what, shows a step on a parameter of a few elements. A parameter without a gradient so far has no state.
 
     Args:
         begins: whether the optimizer may have taken no step yet.
@@ -43,12 +43,16 @@ def check_state(optimizer: torch.optim.Optimizer, *, begins: bool = False) -> No
     inner = getattr(optimizer, "optimizer", optimizer)  # within LARC
     loaded, wanted, index = 0, 0, 0
     for group in inner.param_groups:
-        expected = _kept(inner, group) if group["params"] else {}
+        kept: dict[tuple[int, ...], dict[str, Any]] = {}
         for p in group["params"]:
+            small = tuple(min(length, _PROBE) for length in p.shape)
+            if small not in kept:
+                kept[small] = _kept(inner, group, p, small)
+            expected = kept[small]
             state = inner.state.get(p)
             if state:
                 loaded += 1
-                mine = {name: p if _is_whole(value) else value for name, value in expected.items()}
+                mine = {name: p if _is_of(value, small) else value for name, value in expected.items()}
                 check_form(mine, dict(state), f"optimizer.state.{index}")
             wanted += len(expected)
             index += 1
@@ -56,18 +60,19 @@ def check_state(optimizer: torch.optim.Optimizer, *, begins: bool = False) -> No
         raise CheckpointError("the checkpoint's optimizer has no state for any parameter")
 
 
-def _kept(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+def _kept(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], like: Tensor, shape: tuple[int, ...]
+) -> dict[str, Any]:
     """What ``optimizer`` keeps for a parameter of ``group`` after a step."""
-    first = group["params"][0]
-    probe = torch.nn.Parameter(torch.ones(_PROBE, dtype=first.dtype, device=first.device))
+    probe = torch.nn.Parameter(torch.ones(shape, dtype=like.dtype, device=like.device))
     probe.grad = torch.ones_like(probe)
     twin: torch.optim.Optimizer = type(optimizer)([{**group, "params": [probe]}])  # type: ignore[call-arg]
     twin.step()
     return dict(twin.state[probe])
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.shape == (_PROBE,)
+def _is_of(value: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, Tensor) and value.shape == shape
 
 
 @contextmanager
