@@ -112,6 +112,33 @@ class Synthetic(_Task):
     test_samples: Positive = Field(1024, description="Size of the test set.")
 
 
+class NoisyQuadratic(_Task):
+    """A quadratic with noisy gradients, whose training can be worked out exactly: to try out what measures batch sizes."""
+
+    made_by = "disttrain.tasks.quadratic:NoisyQuadratic"
+
+    name: Literal["noisy_quadratic"]
+    dimension: Positive = Field(32, description="Number of weights.")
+    curvature: Annotated[float, Field(gt=0.0)] = Field(1.0, description="Of the steepest direction.")
+    exponent: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="The curvature of direction j is the steepest times j to the power of minus this."
+    )
+    noise: Annotated[float, Field(ge=0.0)] = Field(
+        1.0,
+        description="Variance of a sample's gradient in a direction, over its curvature to the power noise_exponent.",
+    )
+    noise_exponent: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="1: as much noisier as it is steeper; 0: the same noise in every direction."
+    )
+    start: float = Field(1.0, description="Where every weight begins; the minimum is at 0.")
+    train_samples: Annotated[int, Field(ge=2, le=10**9, multiple_of=2)] = Field(
+        65536, description="Size of the train set: pairs of opposite samples."
+    )
+    data_seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Of the samples; the recipe's seed orders them."
+    )
+
+
 class Table(_Task):
     """A table of numbers, CSV or Parquet: one column predicted from the others."""
 
@@ -150,6 +177,7 @@ Task = Annotated[
     | Annotated[ImageFolder, Tag("image_folder")]
     | Annotated[Text, Tag("text")]
     | Annotated[Synthetic, Tag("synthetic")]
+    | Annotated[NoisyQuadratic, Tag("noisy_quadratic")]
     | Annotated[Table, Tag("table")]
     | Annotated[CustomTask, Tag(CUSTOM)],
     Discriminator(by_name),

@@ -9,7 +9,7 @@ from config_cases import COUNT, GOOD, RATE, changed, mistakes
 
 from disttrain.config import RecipeError, load_recipe
 
-TASKS = "digits | fashion_mnist | mnist | image_folder | text | synthetic | table | pkg.mod:Object"
+TASKS = "digits | fashion_mnist | mnist | image_folder | text | synthetic | noisy_quadratic | table | pkg.mod:Object"
 MODELS = (
     "mlp | convnet | resnet18 | resnet44 | resnet50 | transformer | timm:NAME | torchvision:NAME | pkg.mod:callable"
 )

@@ -83,7 +83,16 @@ def test_the_schema_describes_every_key() -> None:
         "growth",
     }
     names = [_name(schema, option) for option in schema["properties"]["task"]["oneOf"]]
-    assert names[:-1] == ["digits", "fashion_mnist", "mnist", "image_folder", "text", "synthetic", "table"]
+    assert names[:-1] == [
+        "digits",
+        "fashion_mnist",
+        "mnist",
+        "image_folder",
+        "text",
+        "synthetic",
+        "noisy_quadratic",
+        "table",
+    ]
 
 
 def _name(schema: dict[str, Any], option: dict[str, str]) -> str | None:
