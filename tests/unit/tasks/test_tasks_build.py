@@ -58,6 +58,7 @@ SECTIONS: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
     ("image_folder", sections.ImageFolder, {"root": "x"}),
     ("text", sections.Text, {"root": "x"}),
     ("synthetic", sections.Synthetic, {}),
+    ("noisy_quadratic", sections.NoisyQuadratic, {}),
     ("table", sections.Table, {"train": "x", "target": "y"}),
 ]
 
