@@ -8,7 +8,7 @@ from disttrain.config import Recipe
 from disttrain.config.sections.fine_tune import StartFrom
 from disttrain.errors import InputError
 from disttrain.inference.start import fingerprint
-from disttrain.methods.rates import parameter_settings
+from disttrain.methods.rates import decayed, parameter_settings
 from disttrain.methods.trainable import find_trainable
 from disttrain.names import some
 from disttrain.plan.explain import Line
@@ -22,7 +22,7 @@ def about_weights(recipe: Recipe, plan: StepPlan, model: nn.Module) -> list[Line
         InputError: a pattern matches nothing, or nothing is left to train.
     """
     trainable = find_trainable(recipe, plan.stages, model)
-    settings = parameter_settings(recipe, model, trainable.ever)
+    settings = decayed(parameter_settings(recipe, model, trainable.ever), plan.carried.decay_factor)
     total = list(model.parameters())
     lines: list[Line] = [] if recipe.start_from is None else [_start(recipe.start_from)]
     if any(trainable.named):

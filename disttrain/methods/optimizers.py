@@ -11,40 +11,37 @@ from torch import nn
 from disttrain.config import Recipe
 from disttrain.config.sections.optimizers import Muon
 from disttrain.errors import InputError
-from disttrain.methods.rates import Settings
+from disttrain.methods.rates import Settings, decayed
 from disttrain.names import matching
 from disttrain.optim import EXCLUSIONS, LARC, hidden_matrices, param_groups
 from disttrain.optim.matrices import is_matrix
-from disttrain.plan.schedule import batch_factor
+from disttrain.plan.carry import Carried
 from disttrain.registry import resolve
-from disttrain.schedules import scale_adam
 
 
-def make_optimizer(
-    recipe: Recipe, model: nn.Module, lr: float, global_batch: int, settings: Settings
-) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, model: nn.Module, carried: Carried, settings: Settings) -> torch.optim.Optimizer:
     """The recipe's optimizer over the parameters of ``model`` that require a gradient. Every group has an ``lr_factor``, which
     the loop applies.
 
     Args:
-        lr: the peak learning rate, already scaled.
-        global_batch: what the rest of an ``sde`` scaling depends on.
+        carried: what of it follows the batch.
         settings: of each of these parameters by name.
 
     Raises:
-        InputError: the class cannot be found or does not take the recipe's arguments, or the batch is too large for ``sde``.
+        InputError: the class cannot be found or does not take the recipe's arguments.
     """
     section = recipe.optimizer
     larc = getattr(section, "larc", None)
     cls: Any = resolve(section.made_by or section.name, {})
-    arguments = {**section.model_dump(exclude=section.OURS), **section.fixed}
-    if section.lr_scaling == "sde":
-        arguments.update(_sde(recipe, arguments, global_batch))
+    arguments = {**section.model_dump(exclude=section.OURS), **section.fixed, **carried.arguments}
+    if "weight_decay" in arguments:
+        arguments["weight_decay"] *= carried.decay_factor
     if recipe.log.layer_ratios:
         arguments["record"] = True
     spared = larc.exclude if larc is not None else getattr(section, "adapt_exclude", None)
     names = {parameter: name for name, parameter in model.named_parameters()}
     orthogonal = _orthogonal(section, model, settings)
+    settings = decayed(settings, carried.decay_factor)
     groups = param_groups(
         model,
         exclude=EXCLUSIONS[section.weight_decay_exclude],
@@ -52,7 +49,7 @@ def make_optimizer(
         settings=lambda parameter: {**settings[names[parameter]], **orthogonal(names[parameter])},
     )
     try:
-        optimizer = cls(groups, lr=lr, **arguments)
+        optimizer = cls(groups, lr=carried.lr, **arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"optimizer: {section.name} does not take these arguments: {error}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -82,16 +79,3 @@ def _orthogonal(section: Any, model: nn.Module, settings: Settings) -> Callable[
             "optimizer.adamw those that are not to be orthogonalised, or use adamw"
         )
     return lambda name: {"orthogonal": named[name] in chosen}
-
-
-def _sde(recipe: Recipe, arguments: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
-    try:
-        scaled = scale_adam(
-            batch_factor(recipe, global_batch),
-            lr=recipe.optimizer.lr,
-            betas=arguments["betas"],
-            eps=arguments["eps"],
-        )
-    except ValueError as error:
-        raise InputError(f"optimizer.lr_scaling sde: {error}") from None
-    return {"betas": scaled.betas, "eps": scaled.eps}

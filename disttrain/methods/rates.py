@@ -38,6 +38,12 @@ def parameter_settings(recipe: Recipe, model: nn.Module, trained: Sequence[str])
     return {name: {**own, "lr_factor": own.get("lr_factor", 1.0) * factor(name)} for name, own in settings.items()}
 
 
+def decayed(settings: Settings, factor: float) -> Settings:
+    """``settings`` with every weight decay times ``factor``."""
+    times = {"weight_decay": factor}
+    return {name: {key: value * times.get(key, 1.0) for key, value in own.items()} for name, own in settings.items()}
+
+
 def _decay(decay: float | None, model: nn.Module) -> Callable[[str], float]:
     """``optimizer.layer_decay`` as a factor on each parameter's learning rate."""
     if decay is None:

@@ -54,7 +54,7 @@ def make_trained(
         # Those that come with state are groups of their own: torch's fused SGD takes all of a group's or none.
         before = trainable.stages[stage - 1]
         settings = {name: {**own, "kept": float(name in before)} for name, own in settings.items()}
-    optimizer = make_optimizer(recipe, model, plan.peak_lr, plan.global_batch, settings)
+    optimizer = make_optimizer(recipe, model, plan.carried, settings)
     params = [p for group in optimizer.param_groups for p in group["params"]]
     context = Context(recipe, plan, engine, precision, model, params, optimizer, trainable.ever)
     methods = make_methods(context)

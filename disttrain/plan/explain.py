@@ -109,12 +109,9 @@ def _length(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
 
 def _lr(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
     optimizer, warmup = recipe.optimizer, recipe.schedule.warmup
-    if optimizer.reference_batch is None:
-        why = "optimizer.lr; no reference_batch, so it is taken as it is"
-    else:
-        factor = plan.global_batch / optimizer.reference_batch
-        why = f"{optimizer.lr:g} at batch {optimizer.reference_batch}, {optimizer.lr_scaling} scaling over {factor:g} x the batch"
-    yield "peak learning rate", f"{plan.peak_lr:.6g}", why
+    yield "peak learning rate", f"{plan.peak_lr:.6g}", plan.carried.why
+    for change in plan.carried.changes:
+        yield change.key, f"{_number(change.before)} -> {_number(change.after)}", change.why
     if warmup is not None:
         updates = plan.epoch.updates_after(plan.warmup_samples)
         start = (
@@ -131,6 +128,10 @@ def _lr(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
     points = dict.fromkeys((0, plan.warmup_samples, plan.total_samples // 2, plan.total_samples))
     where = ", ".join(f"{s:,}" for s in points)
     yield "learning rate", ", ".join(f"{plan.lr(s):.4g}" for s in points), f"after {where} samples"
+
+
+def _number(value: float | tuple[float, ...]) -> str:
+    return ", ".join(f"{one:.6g}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _stages(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:

@@ -9,9 +9,10 @@ from disttrain.config import Recipe
 from disttrain.data.shares import shares
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
+from disttrain.plan.carry import Carried, carried
 from disttrain.plan.growth import instead_of_decay, planned_growth
 from disttrain.plan.lengths import EpochLength
-from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, peak_lr, warmed_up, warmup_samples
+from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, warmed_up, warmup_samples
 from disttrain.plan.stages import StagePlan, resolve_stages, staged
 from disttrain.plan.whole_batch import check_whole_batch
 from disttrain.schedules import Schedule
@@ -36,7 +37,7 @@ class StepPlan:
         train_samples, test_samples, validation_samples: trained on, tested on, and validating; 0: the test set decides.
         epoch: how an epoch is cut into updates.
         total_samples, total_updates: length of the run.
-        peak_lr: learning rate at the top of the schedule.
+        carried: what of the optimizer follows the batch.
         warmup_samples: length of the warmup.
         stages: which parameters are trained when; a single one where the recipe has none.
         lr: learning rate as a function of samples seen before the update.
@@ -59,13 +60,18 @@ class StepPlan:
     epoch: EpochLength
     total_samples: int
     total_updates: int
-    peak_lr: float
+    carried: Carried
     warmup_samples: int
     stages: tuple[StagePlan, ...]
     lr: Schedule
     momentum: Schedule | None
     evaluate_every: int | None
     rank_dependent: tuple[str, ...]
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the top of the schedule."""
+        return self.carried.lr
 
 
 def resolve_plan(
@@ -95,7 +101,8 @@ def resolve_plan(
     smallest, largest = shares(global_batch, world_size, model.ghost_size)
     pieces, fits = _pieces(largest, model.ghost_size, micro_max, growing=recipe.batch.growth is not None)
     epoch = _epoch(recipe, global_batch, train_samples)
-    peak, warmup = peak_lr(recipe, global_batch), warmup_samples(recipe, epoch)
+    follows, warmup = carried(recipe, global_batch, epoch.in_samples(recipe)), warmup_samples(recipe, epoch)
+    peak = follows.lr
     decay = decay_schedule(recipe, peak, warmup, epoch.in_samples(recipe), epoch)
     growth = recipe.batch.growth
     if growth is not None and growth.kind == "instead_of_decay":
@@ -120,7 +127,7 @@ def resolve_plan(
         epoch=epoch,
         total_samples=total,
         total_updates=epoch.updates_after(total),
-        peak_lr=peak,
+        carried=follows,
         warmup_samples=warmup,
         stages=(stages := resolve_stages(recipe, epoch)),
         lr=staged(warmed_up(recipe, peak, warmup, decay), stages),

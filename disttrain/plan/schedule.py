@@ -18,13 +18,6 @@ def batch_factor(recipe: Recipe, global_batch: int) -> float:
     return 1.0 if reference is None else global_batch / reference
 
 
-def peak_lr(recipe: Recipe, global_batch: int) -> float:
-    """``lr`` at ``reference_batch``, carried to this global batch by ``lr_scaling``."""
-    return recipe.optimizer.lr * schedules.SCALING_RULES[recipe.optimizer.lr_scaling](
-        batch_factor(recipe, global_batch)
-    )
-
-
 def warmup_samples(recipe: Recipe, epoch: EpochLength) -> int:
     """Length of the warmup in samples; 0 without one. LEGW (You et al. 2019, arXiv:1901.08256) makes it as many times
     longer as the batch is larger."""

@@ -5,9 +5,10 @@ any batch size, number of ranks and accumulation. ``join`` builds longer ones fr
 same for the global batch. Scaling rules say how hyper-parameters follow the batch. Nothing here imports torch.
 """
 
-from disttrain.schedules import adascale, batch, cycles, pieces, scaling
+from disttrain.schedules import adascale, batch, carry, cycles, pieces, scaling
 from disttrain.schedules.adascale import *
 from disttrain.schedules.batch import *
+from disttrain.schedules.carry import *
 from disttrain.schedules.cycles import *
 from disttrain.schedules.pieces import *
 from disttrain.schedules.scaling import *
@@ -15,6 +16,7 @@ from disttrain.schedules.scaling import *
 __all__: list[str] = []
 __all__ += adascale.__all__
 __all__ += batch.__all__
+__all__ += carry.__all__
 __all__ += cycles.__all__
 __all__ += pieces.__all__
 __all__ += scaling.__all__

@@ -8,14 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from disttrain.config.sections.base import CUSTOM, Fraction, Importable, Open, Positive, Section, by_name, pair
+from disttrain.config.sections.carry import Carry, checked
 from disttrain.config.sections.fine_tune import Patterns
 
 Rate = Annotated[float, Field(gt=0.0)]
 Decay = Annotated[float, Field(ge=0.0)]
 Betas = Annotated[tuple[Fraction, Fraction], BeforeValidator(pair)]
 Exclude = Literal["bias_and_norm", "none"]
-SgdScaling = Literal["linear", "sqrt", "legw", "adascale", "none"]
-AdamScaling = Literal["linear", "sqrt", "legw", "sde", "adascale", "none"]
+PlainScaling = Literal["linear", "sqrt", "legw", "adascale", "none"]
+SgdScaling = Literal["linear", "sqrt", "legw", "carry", "adascale", "none"]
+AdamScaling = Literal["linear", "sqrt", "legw", "sde", "carry", "adascale", "none"]
 
 # One kernel for all: the quickest of torch's paths on CPU and CUDA alike.
 _FUSED: Mapping[str, Any] = {"fused": True}
@@ -58,7 +60,7 @@ class _Optimizer(Section):
     """What all have. Fields that are not ``OURS`` are arguments of the class ``made_by``, with ``fixed`` besides."""
 
     OURS: ClassVar = {
-        *("name", "lr", "reference_batch", "lr_scaling"),
+        *("name", "lr", "reference_batch", "lr_scaling", "carry"),
         *("weight_decay_exclude", "adapt_exclude", "larc", "groups", "layer_decay"),
     }
     made_by: ClassVar[str] = ""
@@ -82,6 +84,19 @@ class _Optimizer(Section):
     )
 
 
+class _Carried(_Optimizer):
+    carry: Carry | None = Field(
+        None,
+        description="Parts of lr_scaling: carry; null: all for which there is a law.",
+        examples=[{"noise_batch": 900}],
+    )
+
+    @model_validator(mode="after")
+    def _carry(self) -> Self:
+        checked(self)
+        return self
+
+
 class _Momentum(_Optimizer):
     lr_scaling: SgdScaling = _SCALING
     momentum: Fraction = Field(0.9, description="Share of the last update that the next one keeps.")
@@ -94,7 +109,7 @@ class _Momentum(_Optimizer):
         return self
 
 
-class _Adam(_Optimizer):
+class _Adam(_Carried):
     betas: Betas = Field((0.9, 0.999), description="Decays of the means of gradients and of squared gradients.")
     eps: Rate = Field(1e-8, description="Added to the denominator of an update.")
     weight_decay: Decay = Field(
@@ -102,7 +117,7 @@ class _Adam(_Optimizer):
     )
 
 
-class Sgd(_Momentum):
+class Sgd(_Momentum, _Carried):
     """torch.optim.SGD."""
 
     made_by = "torch.optim:SGD"
@@ -125,7 +140,7 @@ class AdamW(_Adam):
     weight_decay_exclude: Exclude = _DECAYED
 
 
-class RMSprop(_Optimizer):
+class RMSprop(_Carried):
     """torch.optim.RMSprop."""
 
     made_by = "torch.optim:RMSprop"
@@ -146,6 +161,7 @@ class Lars(_Momentum):
     made_by = "disttrain.optim:LARS"
 
     name: Literal["lars"]
+    lr_scaling: PlainScaling = _SCALING
     weight_decay: Decay = Field(
         0.0, description="Added to the gradient as weight_decay times the weight, inside the trust ratio."
     )
@@ -224,7 +240,7 @@ class CustomOptimizer(_Optimizer, Open):
     """``pkg.mod:Class``; further keys are its arguments."""
 
     name: Importable = Field(examples=["my_package.optim:MyOptimizer"])
-    lr_scaling: SgdScaling = _SCALING
+    lr_scaling: PlainScaling = _SCALING
     weight_decay_exclude: Exclude = _DECAYED
 
 

@@ -217,7 +217,7 @@ class Recipe(Section):
     @field_validator("optimizer")
     @classmethod
     def _adascale_has_a_reference(cls, optimizer: Optimizer) -> Optimizer:
-        if optimizer.lr_scaling in ("adascale", "legw", "sde") and optimizer.reference_batch is None:
+        if optimizer.lr_scaling in ("adascale", "legw", "sde", "carry") and optimizer.reference_batch is None:
             raise ValueError(
                 f"lr_scaling: {optimizer.lr_scaling} needs reference_batch, the batch that lr is meant for"
             )

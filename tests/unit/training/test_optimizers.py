@@ -13,6 +13,7 @@ from disttrain.config import load_recipe
 from disttrain.errors import InputError
 from disttrain.methods.optimizers import make_optimizer
 from disttrain.methods.rates import parameter_settings
+from disttrain.plan.carry import Carried
 from tests.unit.optim.golden import agree, drive
 from tests.unit.optim.test_golden import RATES, gradient, starts
 
@@ -20,7 +21,7 @@ from tests.unit.optim.test_golden import RATES, gradient, starts
 def made(section: str, model: nn.Module) -> torch.optim.Optimizer:
     recipe = load_recipe(None, [f"optimizer={section}"])
     settings = parameter_settings(recipe, model, [name for name, _ in model.named_parameters()])
-    return make_optimizer(recipe, model, 0.1, 64, settings)
+    return make_optimizer(recipe, model, Carried(0.1), settings)
 
 
 def test_one_kernel_for_torchs_own() -> None:
