@@ -72,7 +72,11 @@ def run(what: str, batch: int, seed: int, optimizer: dict[str, Any], **more: Any
     line = {**key, **validation_loss(batch, seed, optimizer, more)}
     lines = ",\n".join(json.dumps(one) for one in [*found, line])
     JSON.write_text(f"[\n{lines}\n]\n")
-    print(f"{what:12} batch {batch:5} seed {seed:4} {line['validation_loss']:.4f} {optimizer}", file=sys.stderr, flush=True)
+    print(
+        f"{what:12} batch {batch:5} seed {seed:4} {line['validation_loss']:.4f} {optimizer}",
+        file=sys.stderr,
+        flush=True,
+    )
     return float(line["validation_loss"])
 
 

@@ -23,6 +23,7 @@ LEFT: dict[str, dict[str, str]] = {
         "reference_samples": _DURATION,
     },
     "novograd": {"noise_batch": _SIGNS, "reference_samples": _DURATION},
+    "muon": {"noise_batch": _SIGNS, "reference_samples": _DURATION},
 }
 """Of each optimizer that can be carried: what stays as it is, and why."""
 
