@@ -102,8 +102,7 @@ def resolve_plan(
     pieces, fits = _pieces(largest, model.ghost_size, micro_max, growing=recipe.batch.growth is not None)
     epoch = _epoch(recipe, global_batch, train_samples)
     follows, warmup = carried(recipe, global_batch, epoch.in_samples(recipe)), warmup_samples(recipe, epoch)
-    peak = follows.lr
-    decay = decay_schedule(recipe, peak, warmup, epoch.in_samples(recipe), epoch)
+    decay = decay_schedule(recipe, follows.lr, warmup, epoch.in_samples(recipe), epoch)
     growth = recipe.batch.growth
     if growth is not None and growth.kind == "instead_of_decay":
         batch_at, decay = instead_of_decay(recipe, global_batch, warmup, decay, growth.max)
@@ -130,8 +129,8 @@ def resolve_plan(
         carried=follows,
         warmup_samples=warmup,
         stages=(stages := resolve_stages(recipe, epoch)),
-        lr=staged(warmed_up(recipe, peak, warmup, decay), stages),
-        momentum=one_cycle(recipe, peak, total).momentum if recipe.schedule.decay.kind == "one_cycle" else None,
+        lr=staged(warmed_up(recipe, follows.lr, warmup, decay), stages),
+        momentum=one_cycle(recipe, follows.lr, total).momentum if recipe.schedule.decay.kind == "one_cycle" else None,
         evaluate_every=_evaluate_every(recipe, epoch),
         rank_dependent=(*model.rank_dependent, *_rank_dependent(recipe)),
     )

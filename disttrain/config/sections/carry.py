@@ -37,9 +37,11 @@ class Carry(Section):
     memory: bool = Field(
         True, description="betas, momentum and alpha, by their half-life in samples: beta to the power of k."
     )
-    eps: bool | None = Field(None, description="Divided by sqrt(k), as the noise beside it is.")
+    eps: bool | None = Field(None, description="Divided by sqrt(k), as the noise beside it is.", examples=[False])
     weight_decay: bool | None = Field(
-        None, description="So that the weights forget over the same number of samples (AdamW's time scale)."
+        None,
+        description="So that the weights forget over the same number of samples (AdamW's time scale).",
+        examples=[False],
     )
     noise_batch: Positive | None = Field(
         None,
