@@ -42,7 +42,7 @@ def test_every_example_is_tried(pages: ModuleType) -> None:
                 refused[f"{section.__name__}.{key}"] = str(error)
             tried += 1
     assert tried > 250
-    assert len(refused) < 12
+    assert len(refused) < 18  # of which `carry` of each optimizer that has it, and needs its lr_scaling
     assert [key for key, error in refused.items() if not ASKS_FOR_MORE.search(error)] == []
 
 
