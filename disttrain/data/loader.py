@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from disttrain.data.batch import Batch, MicroBatch
 from disttrain.data.order import GlobalShuffle, Order, Sequential, WithReplacement
 from disttrain.data.position import Position
-from disttrain.data.shares import micro_batches, share
+from disttrain.data.shares import pieces, share
 from disttrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Loader:
             batches.
         per_rank_max: samples in a micro-batch at most; None for no limit.
         ghost_size: shares and micro-batches consist of whole ghosts of so many samples (see :mod:`disttrain.data.shares`).
+        slice_of: the number of an update, from 1, to the samples of each of its micro-batches, which are then slices of the global
+            batch and do not depend on the ranks; 0: as few micro-batches as possible.
         last: "keep" makes the last batch of an epoch short, "drop" leaves it out.
         position: where to begin.
         stop_samples: no batch begins once so many samples were passed (counted as for ``batch_size``; for E
@@ -93,6 +95,7 @@ class Loader:
         batch_size: int | Callable[[int], int],
         per_rank_max: int | None = None,
         ghost_size: int = 1,
+        slice_of: Callable[[int], int] = lambda update: 0,
         last: Literal["keep", "drop"] = "keep",
         position: Position | None = None,
         stop_samples: int | None = None,
@@ -128,6 +131,7 @@ class Loader:
         self.batch_size = batch_size
         self.per_rank_max = per_rank_max
         self.ghost_size = ghost_size
+        self.slice_of = slice_of
         self.last = last
         self.stop_samples = stop_samples
         self.seed = seed
@@ -174,7 +178,7 @@ class Loader:
 
     def _plans(self) -> Iterator[_Plan]:
         num_samples = self.order.num_samples
-        epoch, offset = self.position.epoch, self.position.offset
+        epoch, offset, update = self.position.epoch, self.position.offset, self.position.updates
         while self.stop_samples is None or epoch * num_samples + offset < self.stop_samples:
             wanted = self._global_batch(epoch * num_samples + offset)
             left = num_samples - offset
@@ -190,19 +194,17 @@ class Loader:
             ends_epoch = stop == num_samples or (
                 self.last == "drop" and num_samples - stop < self._global_batch(epoch * num_samples + stop)
             )
-            yield self._plan(epoch, offset, stop, ends_epoch)
+            update += 1
+            yield self._plan(epoch, offset, stop, ends_epoch, self.slice_of(update))
             epoch, offset = (epoch + 1, 0) if ends_epoch else (epoch, stop)
 
-    def _plan(self, epoch: int, start: int, stop: int, ends_epoch: bool) -> _Plan:
-        everything = self.order.batch(epoch, start, stop)
-        lo, hi = share(stop - start, self.rank, self.size, self.ghost_size)
-        if lo == hi:
-            # More ranks than samples. The rank still has to take part in the exchange of gradients.
-            pieces = [(everything[:1], 0.0)]
-        else:
-            cuts = micro_batches(lo, hi, self.per_rank_max or hi - lo, min(self.ghost_size, hi - lo))
-            pieces = [(everything[a:b], 1.0) for a, b in cuts]
-        return _Plan(epoch, start, stop - start, ends_epoch, everything, lo, hi - lo, pieces)
+    def _plan(self, epoch: int, start: int, stop: int, ends_epoch: bool, slice_size: int) -> _Plan:
+        everything, count = self.order.batch(epoch, start, stop), stop - start
+        lo, hi = share(count, self.rank, self.size, self.ghost_size, slice_size)
+        cuts = pieces(count, self.rank, self.size, self.per_rank_max, self.ghost_size, slice_size)
+        # More ranks than samples: the rank still has to take part in the exchange of gradients.
+        found = [(everything[a:b], 1.0) for a, b in cuts] or [(everything[:1], 0.0)]
+        return _Plan(epoch, start, count, ends_epoch, everything, lo, hi - lo, found)
 
     def _global_batch(self, passed: int) -> int:
         size = self.batch_size(passed) if callable(self.batch_size) else self.batch_size

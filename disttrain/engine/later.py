@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -28,3 +29,8 @@ def later(values: Tensor) -> Numbers:
         return found
 
     return numbers
+
+
+def once(numbers: Numbers) -> Numbers:
+    """The same numbers for all that ask, waited for by the first."""
+    return cache(numbers)

@@ -16,7 +16,8 @@ from disttrain.methods.layer_ratios import LayerRatios
 from disttrain.methods.learned import make_loss_weights
 from disttrain.methods.loss_weights import LossWeights
 from disttrain.methods.momentum import MomentumCycle
-from disttrain.methods.noise_scale import MicroBatchNoise, NoiseMeter, make_noise_meter
+from disttrain.methods.noise.make import make_noise_meter
+from disttrain.methods.noise.meter import NoiseMeter, PieceMeter
 from disttrain.methods.numerics import NumericsWatch
 from disttrain.methods.penalties import make_penalties
 from disttrain.methods.update_angle import UpdateAngle
@@ -59,7 +60,7 @@ def make_methods(context: Context) -> Parts:
         by_name["statistics"] = statistics
     if isinstance(average, MovingAverage):
         by_name["average"] = average
-    if isinstance(noise_scale, MicroBatchNoise):
+    if isinstance(noise_scale, PieceMeter):
         by_name["noise_scale"] = noise_scale
     for name, wanted, method in (
         ("momentum", context.plan.momentum is not None, MomentumCycle),

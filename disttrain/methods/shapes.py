@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from disttrain.data.batch import Batch, MicroBatch
-from disttrain.data.shares import micro_batches, share
+from disttrain.data.shares import pieces
 from disttrain.data.tree import map_leaves
 from disttrain.engine.gather import GlobalBatch
 from disttrain.engine.local import LocalEngine
@@ -21,9 +21,9 @@ def micro_batch_sizes(plan: StepPlan, rank: int) -> set[int]:
     found: set[int] = set()
     fixed = {plan.global_batch, plan.epoch.samples % plan.global_batch} if plan.epoch.batch_at is None else set()
     for count in fixed:
-        lo, hi = share(count, rank, plan.world_size, plan.ghost_size)
-        cuts = micro_batches(lo, hi, plan.micro_batch, min(plan.ghost_size, max(hi - lo, 1)))
-        found |= {end - begin for begin, end in cuts}
+        for size in {0, plan.slices.size}:
+            cuts = pieces(count, rank, plan.world_size, plan.micro_batch, plan.ghost_size, size)
+            found |= {end - begin for begin, end in cuts}
     return found
 
 

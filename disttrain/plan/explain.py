@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from disttrain.config import Recipe
 from disttrain.config.sections.base import UNITS
 from disttrain.config.sections.methods import CLIPS
+from disttrain.plan.noise import explain_noise
 from disttrain.plan.plan import StepPlan
 from disttrain.plan.schedule import cooldown
 from disttrain.plan.stages import unreached
@@ -24,6 +25,7 @@ def explain(recipe: Recipe, plan: StepPlan) -> list[Line]:
         *_length(recipe, plan),
         *_lr(recipe, plan),
         *_stages(recipe, plan),
+        *explain_noise(recipe, plan.slices),
         *_rest(recipe, plan),
     ]
 

@@ -12,6 +12,7 @@ from disttrain.nn.facts import ModelFacts
 from disttrain.plan.carry import Carried, carried
 from disttrain.plan.growth import instead_of_decay, planned_growth
 from disttrain.plan.lengths import EpochLength
+from disttrain.plan.noise import Slices, resolve_slices
 from disttrain.plan.schedule import batch_factor, decay_schedule, one_cycle, warmed_up, warmup_samples
 from disttrain.plan.stages import StagePlan, resolve_stages, staged
 from disttrain.plan.whole_batch import check_whole_batch
@@ -34,6 +35,7 @@ class StepPlan:
         share: smallest and largest number of samples a rank contributes to a full batch.
         micro_batch: most samples that go through the model at once.
         accumulation: micro-batches of the rank with the largest share.
+        slices: the updates that are cut in another way, because they measure the noise scale.
         train_samples, test_samples, validation_samples: trained on, tested on, and validating; 0: the test set decides.
         epoch: how an epoch is cut into updates.
         total_samples, total_updates: length of the run.
@@ -54,6 +56,7 @@ class StepPlan:
     share: tuple[int, int]
     micro_batch: int
     accumulation: int
+    slices: Slices
     train_samples: int
     test_samples: int
     validation_samples: int
@@ -120,6 +123,7 @@ def resolve_plan(
         share=(smallest, largest),
         micro_batch=fits,
         accumulation=pieces,
+        slices=resolve_slices(recipe, model, global_batch, micro_max, world_size),
         train_samples=train_samples,
         test_samples=test_samples,
         validation_samples=validation_samples,
@@ -145,8 +149,11 @@ def _rank_dependent(recipe: Recipe) -> list[str]:
         found.append("communication.reduction adasum")
     if recipe.communication.compression != "none":
         found.append(f"communication.compression {recipe.communication.compression}")
-    if recipe.optimizer.lr_scaling == "adascale":
-        found.append("optimizer.lr_scaling adascale, which measures between micro-batches")
+    sliced = recipe.noise_scale is not None and recipe.noise_scale.slice is not None
+    if recipe.optimizer.lr_scaling == "adascale" and not sliced:
+        found.append(
+            "optimizer.lr_scaling adascale, which measures between micro-batches (noise_scale.slice makes them alike)"
+        )
     return found
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from disttrain.config import Recipe
 from disttrain.grads import NoiseScale
 from disttrain.plan.plan import StepPlan
 from disttrain.schedules import adascale_gain
 
 
+class Measured(Protocol):
+    """What measures the noise scale; asking for its estimate may cost an exchange."""
+
+    @property
+    def estimate(self) -> NoiseScale: ...
+
+
 def learning_rate(
-    recipe: Recipe, plan: StepPlan, *, scheduled: float, batch_size: int, noise: NoiseScale
+    recipe: Recipe, plan: StepPlan, *, scheduled: float, batch_size: int, noise: Measured
 ) -> tuple[float, float]:
     """For an update with ``batch_size`` samples: the learning rate, and the samples by which the schedule moves on.
 
@@ -25,7 +34,7 @@ def learning_rate(
     reference = optimizer.reference_batch
     if optimizer.lr_scaling != "adascale" or reference is None:
         return lr, batch_size
-    gain = 1.0
-    if noise.count and batch_size > reference:
-        gain = adascale_gain(noise.trace / reference, noise.square_norm, batch_size / reference)
+    gain, found = 1.0, noise.estimate
+    if found.count and batch_size > reference:
+        gain = adascale_gain(found.trace / reference, found.square_norm, batch_size / reference)
     return gain * lr, gain * min(reference, batch_size)

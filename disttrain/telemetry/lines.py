@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,8 @@ Record = Mapping[str, Any]
 _TRAINING = ("step", "epoch", "samples", "loss", "lr", "grad_norm", "samples_per_second")
 _DATA = ("samples", "numerics", "end")
 """Events of many values each, which programs read from ``metrics.jsonl``; the end is told by the summary."""
+_DETAILS = re.compile(r"noise_scale.*_(low|high|passed_over)$|noise_scale\w*/")
+"""Numbers of a training line that an evaluation puts into a sentence."""
 _EVALUATION = ("split", "step", "epoch", "samples", "loss", "accuracy")
 
 
@@ -143,5 +146,5 @@ def _others(record: Record, known: tuple[str, ...]) -> list[str]:
     return [
         f"{name} {value_of(name, value)}"
         for name, value in record.items()
-        if name not in known and isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in known and not _DETAILS.match(name) and isinstance(value, int | float) and not isinstance(value, bool)
     ]

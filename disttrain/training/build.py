@@ -77,6 +77,7 @@ def make_loader(run: Run) -> Loader:
         batch_size=run.plan.batch_at,
         per_rank_max=run.plan.micro_batch,
         ghost_size=run.plan.ghost_size,
+        slice_of=run.plan.slices.of,
         last=recipe.batch.last,
         position=run.progress.position,
         seed=recipe.seed,

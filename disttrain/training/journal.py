@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from disttrain.engine.later import once
 from disttrain.methods.watch import GradientWatch
 from disttrain.telemetry import Sink
 from disttrain.training.state import Run
@@ -43,13 +44,14 @@ class Journal:
             self._write = self._line(result)
 
     def flush(self) -> None:
-        """Write the line that is on its way, and make sure that every gradient so far was finite.
+        """Write the line that is on its way, take in what was measured, and make sure that every gradient so far was finite.
 
         Raises:
             DivergedError: on all ranks: one was not.
         """
         self._finish()
         self._watch.check()
+        self._run.methods.noise_scale.settle()
 
     def _finish(self) -> None:
         write, self._write = self._write, None
@@ -58,8 +60,9 @@ class Journal:
 
     def _line(self, result: Update) -> Callable[[], None]:
         """Begin a line: the exact mean loss over this update's global batch, and the state of the run as it is now."""
-        run = self._run
-        loss = run.engine.sum_later(result.loss().view(1))
+        run, noise = self._run, self._run.methods.noise_scale
+        sums = once(run.engine.sum_later(noise.with_parts(result.loss().view(1))))
+        noise.arriving(sums, 1)
         grad_norm = self._watch.begin_check()
         report = run.methods.all.report()
         record: dict[str, Any] = {
@@ -74,7 +77,7 @@ class Journal:
 
         def write() -> None:
             norm = grad_norm()
-            self._sink.log(record | {"loss": loss()[0], "grad_norm": norm} | dict(report()))
+            self._sink.log(record | {"loss": sums()[0], "grad_norm": norm} | dict(report()))
 
         return write
 

@@ -90,7 +90,7 @@ def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
         run.plan,
         scheduled=progress.scheduled,
         batch_size=batch.size,
-        noise=run.methods.noise_scale.estimate,
+        noise=run.methods.noise_scale,
     )
     result = applied_update(run, batch, lr)
     progress.position = progress.position.advanced(batch)
@@ -169,6 +169,8 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
         found |= evaluate_all(run, ["test"])
     for split, metrics in found.items():
         sink.log({"split": split, **where(run), **metrics})
+    for key, said in run.methods.noise_scale.said().items():
+        sink.log({"event": key, "step": progress.position.updates, "message": said})
     progress.metrics = by_name(found)
     return best
 

@@ -28,6 +28,7 @@ def save(run: Run, run_dir: Path) -> None:
         CheckpointError: rank 0 could not save; the message says why.
     """
     engine, settings = run.engine, run.recipe.checkpoint
+    run.methods.noise_scale.settle()
     exchange = (
         run.exchange_state or engine.memory.state_dict()
     )  # a save before the rehearsal has only what it was given

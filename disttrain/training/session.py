@@ -154,6 +154,7 @@ def measured(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> tuple[di
         "ranks": run.engine.world.size,
         "engine": run.engine.name,
         **best(run, run_dir),
+        **run.methods.noise_scale.summary(),
         "stopped": run.callbacks.stopped or None,
         "run_dir": str(run_dir),
     }

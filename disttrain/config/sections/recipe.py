@@ -22,6 +22,7 @@ from disttrain.config.sections.fine_tune import Patterns, Stage, Start, checked_
 from disttrain.config.sections.hooks import Callback, Log
 from disttrain.config.sections.methods import Average, BatchNorm, Communication, Every, Gradient, Loss
 from disttrain.config.sections.models import Model
+from disttrain.config.sections.noise_scale import NoiseSettings, check_measurable
 from disttrain.config.sections.optimizers import Optimizer
 from disttrain.config.sections.schedules import Schedule, beyond
 from disttrain.config.sections.speed import Compile, LossScaling
@@ -181,7 +182,9 @@ class Recipe(Section):
     communication: Communication = Field(
         default_factory=Communication, description="How gradients travel between ranks."
     )
-    noise_scale: Every | None = Field(None, validate_default=True, description="Measure the gradient noise scale.")
+    noise_scale: NoiseSettings | None = Field(
+        None, validate_default=True, description="Measure the gradient noise scale: how large a batch is worth its samples."
+    )
     numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
     update_angle: Every | None = Field(None, description="Measure the angle between updates and weights, in degrees.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
@@ -231,19 +234,8 @@ class Recipe(Section):
 
     @field_validator("noise_scale")
     @classmethod
-    def _can_be_measured(cls, noise_scale: Every | None, info: ValidationInfo) -> Every | None:
-        gradient, communication = info.data.get("gradient"), info.data.get("communication")
-        optimizer = info.data.get("optimizer")
-        adascale = optimizer is not None and optimizer.lr_scaling == "adascale"
-        if noise_scale is None and not adascale:
-            return noise_scale
-        what = "noise_scale" if noise_scale is not None else "optimizer.lr_scaling: adascale"
-        if gradient is not None and gradient.noise is not None and gradient.noise.kind == "multiplicative":
-            raise ValueError(
-                f"{what} measures the gradient's noise, and gradient.noise adds to it; leave one of them out"
-            )
-        if communication is not None and communication.reduction == "adasum":
-            raise ValueError(f"{what} needs the mean gradient, and communication.reduction: adasum makes another one")
+    def _can_be_measured(cls, noise_scale: NoiseSettings | None, info: ValidationInfo) -> NoiseSettings | None:
+        check_measurable(noise_scale, info.data)
         return noise_scale
 
     @field_validator("log")
