@@ -66,8 +66,8 @@ class Loader:
             batches.
         per_rank_max: samples in a micro-batch at most; None for no limit.
         ghost_size: shares and micro-batches consist of whole ghosts of so many samples (see :mod:`disttrain.data.shares`).
-        slice_of: the number of an update, from 1, to the samples of each of its micro-batches, which are then slices of the global
-            batch and do not depend on the ranks; 0: as few micro-batches as possible.
+        slice_of: the number of an update, from 1, to the samples of each of its micro-batches, which are then slices of the
+            global batch and do not depend on the ranks; 0: as few micro-batches as possible.
         last: "keep" makes the last batch of an epoch short, "drop" leaves it out.
         position: where to begin.
         stop_samples: no batch begins once so many samples were passed (counted as for ``batch_size``; for E

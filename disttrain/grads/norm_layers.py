@@ -24,9 +24,9 @@ class NormLayers:
     """Squared norms of the per-sample gradients of ``torch.nn.LayerNorm``, ``torch.nn.RMSNorm``, and layers whose class is called
     something with RMSNorm and has a vector ``weight`` and nothing else, as in transformers.
 
-    With ``y = weight * n(x) + bias`` the gradient of one sample's part of the loss is the sum over its rows of ``dL/dy * n(x)``, and of
-    ``dL/dy``. A layer that is called several times is counted with the sum of its calls. Between :meth:`watch` and :meth:`leave`
-    the inputs of these layers are kept until backward, also where activations are recomputed.
+    With ``y = weight * n(x) + bias`` the gradient of one sample's part of the loss is the sum over its rows of ``dL/dy * n(x)``,
+    and of ``dL/dy``. A layer that is called several times is counted with the sum of its calls. Between :meth:`watch` and
+    :meth:`leave` the inputs of these layers are kept until backward, also where activations are recomputed.
 
     Samples come first in the input of every such layer, and rows of one sample lie next to each other.
 
@@ -81,7 +81,7 @@ class NormLayers:
         for name, rows in self._found.get(param, []):
             if len(rows) % samples:
                 raise ValueError(
-                    f"layer {name} gets {len(rows)} rows for {samples} samples; expected the samples first, each with as many rows"
+                    f"layer {name} gets {len(rows)} rows for {samples} samples; expected samples first, each with as many rows"
                 )
             total = total + rows.view(samples, -1, param.numel()).sum(1)
         return total
@@ -115,7 +115,7 @@ def _kind(module: nn.Module) -> _Normalise | None:
 
 
 def _slope(module: nn.Module, x: Tensor) -> Tensor:
-    """``n(x)`` of a layer whose output is ``n(x) * weight`` or ``n(x) * (1 + weight)``: the difference that a weight of 1 makes."""
+    """``n(x)`` of a layer whose output is ``n(x) * weight`` or ``n(x) * (1 + weight)``: what a weight of 1 adds to it."""
     weight: Any = module.weight
     at = [functional_call(module, {"weight": torch.full_like(weight, value)}, (x,)) for value in (1.0, 0.0)]
     return at[0] - at[1]  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from disttrain.config import Recipe
+from disttrain.config.sections.optimizers import Sgd
 from disttrain.data.shares import slice_borders
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
@@ -83,9 +84,17 @@ def explain_noise(recipe: Recipe, slices: Slices) -> Iterator[tuple[str, str, st
         return
     when = "at every update" if every == 1 else f"every {every:,} updates"
     if recipe.noise_scale is not None and recipe.noise_scale.estimator == "norm_layers":
-        yield "noise scale", f"{when}, of the norm layers", "a proxy, from the gradients of single samples: does not know the ranks"
+        yield (
+            "noise scale",
+            f"{when}, of the norm layers",
+            "a proxy, from the gradients of single samples: does not know the ranks",
+        )
     elif slices.size:
-        yield "noise scale", f"{when}, in slices of {slices.size}", "slices of the global batch: the same reading on any cluster"
+        yield (
+            "noise scale",
+            f"{when}, in slices of {slices.size}",
+            "slices of the global batch: the same reading on any cluster",
+        )
     else:
         why = "compares the micro-batches there are: how precise a reading is follows the cluster (noise_scale.slice does not)"
         yield "noise scale", when, why
@@ -96,7 +105,7 @@ def explain_noise(recipe: Recipe, slices: Slices) -> Iterator[tuple[str, str, st
 def guide_only(recipe: Recipe) -> str:
     """Why the plain noise scale is but a guide with this optimizer; empty: it is more."""
     optimizer = recipe.optimizer
-    if optimizer.name == "sgd" and optimizer.larc is None:
+    if isinstance(optimizer, Sgd) and optimizer.larc is None:
         return ""
-    name = "larc" if optimizer.name == "sgd" else optimizer.name
+    name = "larc" if isinstance(optimizer, Sgd) else optimizer.name
     return f"{name} rescales the gradient before it steps, and what is measured is the noise of the plain gradient"

@@ -146,5 +146,8 @@ def _others(record: Record, known: tuple[str, ...]) -> list[str]:
     return [
         f"{name} {value_of(name, value)}"
         for name, value in record.items()
-        if name not in known and not _DETAILS.match(name) and isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in known
+        and not _DETAILS.match(name)
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
     ]

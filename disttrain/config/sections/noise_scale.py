@@ -19,8 +19,8 @@ class NoiseSettings(Every):
 
     slice: Positive | None = Field(
         None,
-        description="On updates that measure, the global batch goes through the model in slices of so many samples, a multiple of "
-        "the ghost size, whose gradients are compared: the same reading on any cluster. null: the micro-batches there are anyway.",
+        description="On updates that measure, the global batch goes through the model in slices of so many samples, a multiple "
+        "of the ghost size, whose gradients are compared: the same reading on any cluster. null: the micro-batches there are.",
         examples=[32],
     )
     groups: Annotated[dict[GroupName, Patterns], Expected("names, each with a list of patterns of parameters")] = Field(
@@ -31,8 +31,8 @@ class NoiseSettings(Every):
     )
     estimator: Literal["gradients", "norm_layers"] = Field(
         "gradients",
-        description="gradients: of all parameters, of parts of the batch against the whole; norm_layers: of single samples, of the "
-        "parameters of LayerNorm and RMSNorm only, a proxy (arXiv:2411.00999) that needs no cut.",
+        description="gradients: of all parameters, of parts of the batch against the whole; norm_layers: of single samples, "
+        "of the parameters of LayerNorm and RMSNorm only, a proxy (arXiv:2411.00999) that needs no cut.",
     )
 
     @field_validator("estimator")
@@ -63,4 +63,6 @@ def check_measurable(noise_scale: NoiseSettings | None, recipe: Mapping[str, Any
     if adascale:
         raise ValueError("estimator: norm_layers is a proxy, and optimizer.lr_scaling: adascale needs gradients")
     if recipe.get("compile") is not None:
-        raise ValueError("estimator: norm_layers looks into the model's layers, and a compiled model has none: use gradients")
+        raise ValueError(
+            "estimator: norm_layers looks into the model's layers, and a compiled model has none: use gradients"
+        )

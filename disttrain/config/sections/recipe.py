@@ -183,7 +183,9 @@ class Recipe(Section):
         default_factory=Communication, description="How gradients travel between ranks."
     )
     noise_scale: NoiseSettings | None = Field(
-        None, validate_default=True, description="Measure the gradient noise scale: how large a batch is worth its samples."
+        None,
+        validate_default=True,
+        description="Measure the gradient noise scale: how large a batch is worth its samples.",
     )
     numerics: Every | None = Field(None, description="Watch each layer's gradient for vanishing and exploding values.")
     update_angle: Every | None = Field(None, description="Measure the angle between updates and weights, in degrees.")

@@ -21,8 +21,8 @@ def make_noise_meter(context: Context) -> NoiseMeter:
     """Measures in every update for AdaScale, and otherwise as often as ``noise_scale`` says.
 
     Raises:
-        InputError: every update is a single micro-batch, which says nothing of the noise; a group matches nothing; or the model has
-            no norm layers.
+        InputError: every update is a single micro-batch, which says nothing of the noise; a group matches nothing; or the
+            model has no norm layers.
     """
     recipe, plan = context.recipe, context.plan
     every = measured_every(recipe)

@@ -54,9 +54,9 @@ class Reading:
     """One update that was measured.
 
     Attributes:
-        parts: ``(ranks + 1, groups)`` float64: in this rank's row its part of the mean squared norm of the pieces' gradients, the
-            others 0; rank 0 has the squared norm of the whole batch's gradient in the last row. So nothing is rounded when ranks are
-            added up, in whatever company the numbers travel, and the same bits come of them on all ranks.
+        parts: ``(ranks + 1, groups)`` float64: in this rank's row its part of the mean squared norm of the pieces' gradients, and
+            zeros in the others; rank 0 has the squared norm of the whole batch's gradient in the last row. Adding up the ranks'
+            thus rounds nothing, in whatever company the numbers travel, and gives the same bits on all of them.
         pieces: of the global batch.
         batch: its samples.
         epoch: that it is of.
@@ -71,8 +71,8 @@ class Reading:
 class PieceMeter(NoiseMeter):
     """Compares the squared norms of the gradients of the batch's pieces with that of the whole.
 
-    A piece counts by its samples, so pieces of any sizes give unbiased moments, and equal pieces the same ones on any ranks. Updates
-    of a single piece say nothing and are passed over; so are updates whose numbers are not finite, which are counted.
+    A piece counts by its samples, so pieces of any sizes give unbiased moments, and equal pieces the same ones on any ranks.
+    Updates of a single piece say nothing and are passed over; so are updates whose numbers are not finite, which are counted.
 
     What a rank has found waits until it is asked for: it travels behind the loss of the next training line, or, where an estimate
     is read or saved before that, in an exchange of its own.
@@ -175,12 +175,13 @@ class PieceMeter(NoiseMeter):
 
     def state_dict(self) -> dict[str, Any]:
         self.settle()  # where there are other ranks, they have done so together before one of them saves
-        return {"passed_over": self.passed_over, "estimates": {n or "all": e.state_dict() for n, e in self._estimates.items()}}
+        whole, *groups = ((name, estimate.state_dict()) for name, estimate in self._estimates.items())
+        return {**whole[1], "passed_over": self.passed_over, "groups": dict(groups)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.passed_over = state["passed_over"]
         for name, estimate in self._estimates.items():
-            estimate.load_state_dict(state["estimates"][name or "all"])
+            estimate.load_state_dict(state if name == WHOLE else state["groups"][name])
 
     def _receive(self) -> None:
         """Take in what has been sent."""

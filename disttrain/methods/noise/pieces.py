@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from disttrain.data.batch import Batch, MicroBatch
+from disttrain.data.batch import MicroBatch
 from disttrain.data.shares import piece_count
 from disttrain.grads import NormLayers, SquareNorm
 from disttrain.plan.plan import StepPlan

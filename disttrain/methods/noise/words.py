@@ -14,8 +14,8 @@ PROXY = "noise scale of the norm layers, a proxy"
 
 
 def line(recipe: Recipe, estimates: Mapping[str, NoiseScale], passed_over: int) -> dict[str, Any]:
-    """``noise_scale``, ``noise_scale_low`` and ``_high`` (95 %), in samples, and ``noise_scale/NAME...`` of groups; of the norm layers
-    ``noise_scale_norm_layers...`` instead. Where one is None, ``..._reason`` says why.
+    """``noise_scale``, ``noise_scale_low`` and ``_high`` (95 %), in samples, and ``noise_scale/NAME...`` of groups; of the norm
+    layers ``noise_scale_norm_layers...`` instead. Where one is None, ``..._reason`` says why.
 
     Args:
         estimates: by the name of the group, that of all parameters empty.
@@ -47,7 +47,8 @@ def sentences(
         what = (PROXY if _proxy(recipe) else "noise scale") + (f" of {name}" if name else "")
         found[_key(recipe, name)] = noise_words(scale.estimate(), batch, population, name=what)
     if passed_over:
-        found[_key(recipe, "")] += f" ({passed_over} readings were not finite and are left out)"
+        words = "was not finite and is" if passed_over == 1 else "were not finite and are"
+        found[_key(recipe, "")] += f" ({passed_over} of the readings {words} left out)"
     return found
 
 
