@@ -64,8 +64,8 @@ def square_norm(tensors: Iterable[Tensor]) -> Tensor:
     """``sum ||t||^2``, 0-d float64 on the tensors' device: see :class:`SquareNorm`.
 
     Examples:
-        >>> square_norm([torch.tensor([3.0, 4.0]), torch.ones(2, 2), torch.tensor(1.0)]).item()
-        30.0
+        >>> f"{square_norm([torch.tensor([3.0, 4.0]), torch.ones(2, 2), torch.tensor(1.0)]):.5f}"
+        '30.00000'
     """
     found = SquareNorm()
     for tensor in tensors:

@@ -62,9 +62,19 @@ REFERENCE = Variant(1, 1, "local")
 
 
 def possible(recipe: Recipe, todo: Sequence[Variant]) -> list[Variant]:
-    """Those that the recipe's plan does not refuse: a loss over the global batch is never accumulated."""
-    whole = facts_of(recipe, make_task(recipe)).over_global_batch
-    return [variant for variant in todo if variant.accumulation == 1 or not whole]
+    """Those that the recipe's plan does not refuse: a loss over the global batch is never accumulated, and a slice that the noise
+    scale is measured in goes through the model at once."""
+    facts, noise = facts_of(recipe, make_task(recipe)), recipe.noise_scale
+    least = noise.slice or 1 if noise is not None else 1
+    fine = [v for v in todo if v.accumulation == 1 or not facts.over_global_batch]
+    if (total := recipe.batch.global_) is None:
+        return fine
+    return [variant for variant in fine if at_once(total, variant, facts.ghost_size) >= least]
+
+
+def at_once(total: int, variant: Variant, ghost: int) -> int:
+    """Samples of a micro-batch where a global batch of ``total`` is cut as the variant says."""
+    return -(-total // (ghost * variant.ranks * variant.accumulation)) * ghost
 
 
 def verify(
@@ -146,8 +156,7 @@ def _run(
         )
     name = f"{variant.engine}-{variant.ranks}x{variant.accumulation}-{precision}"
     ghost = facts_of(recipe, make_task(recipe)).ghost_size
-    pieces = ghost * variant.ranks * variant.accumulation
-    most = -(-recipe.batch.global_ // pieces) * ghost
+    most = at_once(recipe.batch.global_, variant, ghost)
     batch = recipe.batch.model_copy(update={"per_rank_max": most})
     run = recipe.model_copy(
         update={

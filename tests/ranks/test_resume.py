@@ -87,7 +87,8 @@ METHODS = [
     "schedule={warmup: {kind: linear, updates: 5}, decay: {kind: cosine}}",
     "average={kind: ema, half_life: {samples: 500}}",
     "gradient.noise={kind: annealed, eta: 0.0001}",
-    "noise_scale={every_steps: 2}",
+    "noise_scale={every_steps: 2, slice: 40, groups: {head: ['head.*']}}",
+    "log.every_steps=4",  # some readings wait for a line when the run is saved
     "loss={mixup: 0.4}",
 ]
 

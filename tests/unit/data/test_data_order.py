@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from permutation_by_hand import permuted_by_hand
 
 from disttrain.data.order import BLOCK, GlobalShuffle, Order, Partition, Sequential, WithReplacement
 from disttrain.data.selection import Selection
-from disttrain.data.shares import micro_batches, share
+from disttrain.data.shares import ghost_borders, micro_batches, piece_count, pieces, share, slice_borders
 from disttrain.errors import InputError
 
 SIZES = st.integers(1, 60)
@@ -217,6 +218,25 @@ def test_cuts_fall_between_ghosts_whatever_the_ranks_and_micro_batches(
             assert b in borders
             assert b - a <= most or b == count  # the remainder stays with the last ghost
     assert covered == list(range(count))
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 5), st.integers(1, 9))
+def test_slices_are_the_same_on_any_ranks_and_made_of_whole_ghosts(
+    count: int, ghost: int, ghosts: int, world: int
+) -> None:
+    size = ghost * ghosts
+    borders = slice_borders(count, size, ghost)
+    assert set(borders) <= set(ghost_borders(count, ghost))
+    slices = list(pairwise(borders))
+    assert all(b - a == size for a, b in slices[:-1])
+    assert slices[-1][1] - slices[-1][0] < size + ghost
+    found = [pieces(count, rank, world, 1, ghost, size) for rank in range(world)]
+    assert [piece for mine in found for piece in mine] == slices
+    for rank, mine in enumerate(found):
+        lo, hi = share(count, rank, world, ghost, size)
+        assert sum(b - a for a, b in mine) == hi - lo
+        assert all(lo <= a < b <= hi for a, b in mine)
+    assert piece_count(count, world, None, ghost, size) == len(slices)
 
 
 def test_micro_batches_of_nothing_are_refused() -> None:
