@@ -106,8 +106,7 @@ def resolve_plan(
     epoch = _epoch(recipe, global_batch, train_samples)
     follows, warmup = carried(recipe, global_batch, epoch.in_samples(recipe)), warmup_samples(recipe, epoch)
     decay = decay_schedule(recipe, follows.lr, warmup, epoch.in_samples(recipe), epoch)
-    growth = recipe.batch.growth
-    if growth is not None and growth.kind == "instead_of_decay":
+    if (growth := recipe.batch.growth) is not None and growth.kind == "instead_of_decay":
         batch_at, decay = instead_of_decay(recipe, global_batch, warmup, decay, growth.max)
         epoch = replace(epoch, batch_at=batch_at)
     total = epoch.in_samples(recipe)
