@@ -86,7 +86,7 @@ class _Laws(NamedTuple):
 
 
 _ROOT = _Laws(schedules.sqrt_scaling, schedules.surge_scaling)
-_MEANS = ("betas", "momentum", "alpha")
+_CARRIED = {"betas", "momentum", "alpha", "eps"}
 
 
 def _laws(section: Any) -> _Laws:
@@ -103,12 +103,12 @@ def _carry(recipe: Recipe, batch: int, samples: int) -> Carried:
     _check(recipe, carry)
     factor, longer = batch_factor(recipe, batch), samples / (carry.reference_samples or samples)
     share = factor / longer
-    given = section.model_dump(include={*_MEANS, "eps"})
+    given = section.model_dump(include=_CARRIED)
     rate, why = _rate(section, carry, laws, batch, longer)
     arguments: dict[str, Any] = {}
     changes, summed, decay = [], 1.0, 1.0
-    for key in [key for key in given if key in _MEANS and carry.memory]:
-        arguments[key] = _forget(given[key], share)
+    for key in [key for key in given if any(_forgets(key, carry))]:
+        arguments[key] = _forget(given[key], _forgets(key, carry), share)
         changes.append(Change(key, given[key], arguments[key], _KEPT.format("the half-life") + _of_run(longer)))
     if laws.adds_up in arguments:
         before, after = (_first(values[laws.adds_up]) for values in (given, arguments))
@@ -149,10 +149,20 @@ def _rate(section: Any, carry: Carry, laws: _Laws, batch: int, longer: float) ->
     return rate / math.sqrt(longer), why + _of_run(longer)
 
 
-def _forget(value: Any, share: float) -> Any:
-    if isinstance(value, tuple):
-        return tuple(schedules.keep_half_life(beta, share) for beta in value)
-    return schedules.keep_half_life(value, share)
+def _forgets(key: str, carry: Carry) -> tuple[bool, ...]:
+    """Which of the decays of an argument are carried; none if it has none."""
+    return {
+        "momentum": (carry.momentum,),
+        "alpha": (carry.second_moment,),
+        "betas": (carry.momentum, carry.second_moment),
+    }.get(key, ())
+
+
+def _forget(value: Any, which: tuple[bool, ...], share: float) -> Any:
+    if not isinstance(value, tuple):
+        return schedules.keep_half_life(value, share)
+    pairs = zip(value, which, strict=True)
+    return tuple(schedules.keep_half_life(beta, share) if wanted else beta for beta, wanted in pairs)
 
 
 def _first(value: Any) -> float:
@@ -170,7 +180,7 @@ def _check(recipe: Recipe, carry: Carry) -> None:
     why = {
         "batch.growth, under which there is no one batch": recipe.batch.growth is not None,
         "schedule.regime_adaptation, which keeps the number of updates": schedule.regime_adaptation,
-        "schedule.decay of kind one_cycle, which sets the momentum": carry.memory
+        "schedule.decay of kind one_cycle, which sets the momentum": carry.momentum
         and schedule.decay.kind == "one_cycle",
         **{
             f"{key} in updates: give epochs or samples": length is not None and length.updates is not None

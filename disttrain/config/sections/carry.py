@@ -34,9 +34,10 @@ class Carry(Section):
     rate: bool = Field(
         True, description="The learning rate, by the stochastic differential equation: SGD k, others sqrt(k)."
     )
-    memory: bool = Field(
-        True, description="betas, momentum and alpha, by their half-life in samples: beta to the power of k."
+    momentum: bool = Field(
+        True, description="momentum and the first of betas, by the half-life in samples: beta to the power of k."
     )
+    second_moment: bool = Field(True, description="alpha and the second of betas, likewise.")
     eps: bool | None = Field(None, description="Divided by sqrt(k), as the noise beside it is.", examples=[False])
     weight_decay: bool | None = Field(
         None,

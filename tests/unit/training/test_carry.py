@@ -74,8 +74,11 @@ def test_every_part_of_adamw_and_what_show_says() -> None:
     assert lines["betas"] == ("0.98, 0.999 -> 0.922368, 0.996006", "the half-life in samples is kept")
     assert lines["weight_decay"][0] == "0.1 -> 0.2"
     assert recipe.optimizer.model_dump()["betas"] == (0.98, 0.999)
-    off = carried(f"{ADAMW}, carry: {{rate: false, memory: false, eps: false, weight_decay: false}}", 256).carried
-    assert (off.lr, dict(off.arguments), off.decay_factor) == (0.01, {}, 1.0)
+    off = ", ".join(f"{part}: false" for part in ("rate", "momentum", "second_moment", "eps", "weight_decay"))
+    plain = carried(f"{ADAMW}, carry: {{{off}}}", 256).carried
+    assert (plain.lr, dict(plain.arguments), plain.decay_factor) == (0.01, {}, 1.0)
+    second = carried(f"{ADAMW}, carry: {{momentum: false}}", 256).carried
+    assert second.arguments["betas"] == pytest.approx((0.98, 0.999**4))
     # AdamW's timescale with the rate as it is: the decay follows the batch alone.
     assert carried(f"{ADAMW}, carry: {{rate: false}}", 256).carried.decay_factor == pytest.approx(4.0)
     peaked = carried(f"{ADAMW}, carry: {{noise_batch: 128}}", 256)
