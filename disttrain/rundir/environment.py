@@ -32,6 +32,7 @@ def note_start(
     topics["package"] = {**installed, **topics.get("package", {})}
     numbers = {f.name: getattr(plan, f.name) for f in fields(plan)}
     plain = {name: value for name, value in numbers.items() if isinstance(value, int | float | str | None)}
+    plain |= {"peak_lr": plan.peak_lr, **{f"optimizer.{change.key}": change.after for change in plan.carried.changes}}
     sink = JsonlSink(run_dir / ENVIRONMENT)
     try:
         sink.log({"step": step, **topics, "plan": plain, "machine": dict(machine)})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import disttrain
 from disttrain.config import RecipeError, load_recipe
 from disttrain.errors import InputError
 from disttrain.methods.optimizers import make_optimizer
@@ -121,3 +125,19 @@ def test_what_cannot_be_carried_is_refused_by_name(optimizer: str, more: tuple[s
     given = ", ".join(f"{key}: {value}" for key, value in words.items() if f"{key}:" not in optimizer)
     with pytest.raises((InputError, RecipeError), match=message):
         resolve_plan(load_recipe(None, [f"optimizer={{{given}, {optimizer}}}", "epochs=1", *more]), EPOCH, 1000, 1)
+
+
+def test_a_run_records_what_it_used_and_saves_what_was_asked_for(tmp_path: Path) -> None:
+    recipe = {
+        "task": {"name": "synthetic", "train_samples": 256, "test_samples": 16},
+        "model": {"name": "mlp", "hidden": [4]},
+        "batch": {"global": 128},
+        "epochs": 1,
+        "optimizer": {"name": "adamw", "lr": 0.01, "reference_batch": 64, "lr_scaling": "carry"},
+        "log": {"sinks": []},
+    }
+    result = disttrain.train(recipe, run_dir=tmp_path / "run", quiet=True)
+    used = json.loads((result.run_dir / "environment.jsonl").read_text().splitlines()[0])["plan"]
+    assert used["peak_lr"] == pytest.approx(0.01 * 2**0.5)
+    assert used["optimizer.betas"] == pytest.approx([0.9**2, 0.999**2])
+    assert disttrain.Recipe.load(result.run_dir / "recipe.yaml").optimizer.model_dump()["betas"] == (0.9, 0.999)
