@@ -1,0 +1,87 @@
+"""From where to where branches go: a run's checkpoints, and ends that batches of every size come to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from disttrain.checkpoint import list_checkpoints
+from disttrain.data.position import Position
+from disttrain.errors import InputError
+from disttrain.inference.choice import find
+from disttrain.plan.plan import StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A checkpoint and the samples between which its branches lie; the largest batch divides the way between them."""
+
+    step: int
+    path: Path
+    start: int
+    end: int
+
+
+def find_points(run_dir: Path, at: str, length: str | None, plan: StepPlan, factor: int) -> list[Point]:
+    """The checkpoints that are asked for, oldest first, each verified.
+
+    Args:
+        at, length: see :class:`disttrain.study.branch.Question`.
+        factor: the largest multiple of the batch.
+
+    Raises:
+        InputError: there is none such, or the words mean nothing.
+        CheckpointError: one does not load.
+    """
+    if not list_checkpoints(run_dir):
+        raise InputError(f"{run_dir} has no checkpoint to branch from")
+    which: list[Any] = [at]
+    if at == "all":
+        which = sorted(list_checkpoints(run_dir))
+    elif at not in ("newest", "best"):
+        if not re.fullmatch(r"\d+(,\d+)*", at):
+            raise InputError(f"--at {at}: expected newest, best, all, or updates such as 100,200")
+        which = sorted({int(step) for step in at.split(",")})
+    samples = length_of(length, plan)
+    points = []
+    for each in which:
+        checkpoint, path, _ = find(run_dir, each)
+        position = Position.from_dict(checkpoint.state["progress"]["position"])
+        end = end_of(position, samples, plan, factor)
+        points.append(Point(checkpoint.step, path, position.samples, end))
+    return points
+
+
+def length_of(text: str | None, plan: StepPlan) -> int:
+    """In samples.
+
+    Raises:
+        InputError: it is no length.
+    """
+    if text is None:
+        return max(plan.total_samples // 20, 1)
+    form = re.fullmatch(r"(samples|epochs|updates)=([\d.]+)|([\d.]+) ?(samples|epochs|updates)", text)
+    try:
+        assert form is not None
+        unit, number = form[1] or form[4], float(form[2] or form[3])
+        found = round(number * {"samples": 1, "epochs": plan.epoch.samples, "updates": plan.global_batch}[unit])
+        assert 0 < found <= 10**15
+    except (AssertionError, ValueError):
+        raise InputError(f"--length {text}: expected samples=20000, 0.1epochs or 500updates") from None
+    return found
+
+
+def end_of(position: Position, length: int, plan: StepPlan, factor: int) -> int:
+    """At least ``length`` further on, where branches at all batches stand after an update: every epoch ends with a batch of what
+    is left of it, and from there, or from here, it is whole numbers of the largest batch."""
+    largest, epoch = plan.global_batch * factor, plan.epoch.samples
+    ends = position.samples + (epoch - position.offset)  # of this epoch
+    wanted = position.samples + length
+    begins = position.samples if wanted <= ends else ends + (wanted - ends) // epoch * epoch
+    if wanted > ends:
+        ends = begins + epoch
+    return min(begins + -(-(wanted - begins) // largest) * largest, ends)
+
+
