@@ -83,5 +83,3 @@ def end_of(position: Position, length: int, plan: StepPlan, factor: int) -> int:
     if wanted > ends:
         ends = begins + epoch
     return min(begins + -(-(wanted - begins) // largest) * largest, ends)
-
-
