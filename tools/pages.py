@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from disttrain.config import Recipe
 from disttrain.config.reading.describe import describe
 from disttrain.config.reading.fields import fields, models, names, unwrap
-from disttrain.config.sections.base import ALTERNATIVES
+from disttrain.config.sections.base import ALTERNATIVES, SELECTORS
 from disttrain.config.sections.recipe import Evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ def row(path: str, section: Section, key: str, field: FieldInfo) -> str:
 
 def selected(section: Section) -> str | None:
     """The name or kind that selects a section among others."""
-    for key in ("name", "kind"):
+    for key in SELECTORS:
         field = section.model_fields.get(key)
         if field is not None and get_origin(field.annotation) is Literal and field.is_required():
             return str(get_args(field.annotation)[0])

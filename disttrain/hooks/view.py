@@ -67,7 +67,7 @@ class RunView:
 
     @property
     def total_steps(self) -> int:
-        """Updates that the recipe asks for."""
+        """Updates that the recipe asks for; with ``batch.adaptive`` those that ``batch.global`` would make."""
         return self._run.plan.total_updates
 
     @property

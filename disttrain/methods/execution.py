@@ -103,7 +103,7 @@ def _compile(recipe: Recipe, model: nn.Module) -> None:
     dynamo.config.optimize_ddp = not recipe.activation_checkpointing and recipe.communication.bucket_mb >= 1.0
     # torch's default compiles for each shape until it has seen two, and for all from then on: what an update computes would
     # depend on how long the process has been running, and a resumed run would have other bits.
-    dynamic = recipe.batch.growth is not None if settings.dynamic is None else settings.dynamic
+    dynamic = recipe.batch.varies if settings.dynamic is None else settings.dynamic
     model.compile(backend=settings.backend, mode=settings.mode, dynamic=dynamic)
 
 

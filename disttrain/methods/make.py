@@ -10,6 +10,7 @@ from disttrain.methods.added_noise import Change, Weigh, make_gradient_noise, ma
 from disttrain.methods.averaging import Average, MovingAverage, make_average
 from disttrain.methods.base import Context, Method, Methods
 from disttrain.methods.batch_norm import RunningStatistics
+from disttrain.methods.batch_size import AdaptiveBatch, BatchSize, make_batch_size
 from disttrain.methods.clipping import Clip, make_clip
 from disttrain.methods.dropout import RankDropout, make_dropout
 from disttrain.methods.layer_ratios import LayerRatios
@@ -32,6 +33,7 @@ class Parts:
         penalties: changes of the gradient before it is clipped.
         clip: always there, because the norm is wanted anyway.
         gradient_noise: changes after that.
+        batch_size: how large the batches are that come next.
     """
 
     loss_weights: LossWeights
@@ -40,6 +42,7 @@ class Parts:
     clip: Clip
     gradient_noise: Sequence[Change]
     noise_scale: NoiseMeter
+    batch_size: BatchSize
     statistics: RunningStatistics
     average: Average
     dropout: RankDropout
@@ -54,6 +57,7 @@ def make_methods(context: Context) -> Parts:
     """
     recipe = context.recipe
     loss_weights, noise_scale = make_loss_weights(context), make_noise_meter(context)
+    batch_size = make_batch_size(context, noise_scale)
     statistics, average = RunningStatistics(context), make_average(context)
     by_name: dict[str, Method] = {"loss_weights": loss_weights}
     if statistics.layers:
@@ -62,6 +66,8 @@ def make_methods(context: Context) -> Parts:
         by_name["average"] = average
     if isinstance(noise_scale, PieceMeter):
         by_name["noise_scale"] = noise_scale
+    if isinstance(batch_size, AdaptiveBatch):
+        by_name["batch_size"] = batch_size
     for name, wanted, method in (
         ("momentum", context.plan.momentum is not None, MomentumCycle),
         ("layer_ratios", recipe.log.layer_ratios, LayerRatios),
@@ -77,6 +83,7 @@ def make_methods(context: Context) -> Parts:
         clip=make_clip(recipe.gradient),
         gradient_noise=make_gradient_noise(recipe),
         noise_scale=noise_scale,
+        batch_size=batch_size,
         statistics=statistics,
         average=average,
         dropout=make_dropout(context),

@@ -178,7 +178,7 @@ def _check(recipe: Recipe, carry: Carry) -> None:
     schedule, updates = recipe.schedule, {"schedule.warmup": recipe.schedule.warmup}
     updates |= {f"average.{key}": getattr(recipe.average, key, None) for key in ("half_life", "start", "every")}
     why = {
-        "batch.growth, under which there is no one batch": recipe.batch.growth is not None,
+        "batch.growth and batch.adaptive, under which there is no one batch": recipe.batch.varies,
         "schedule.regime_adaptation, which keeps the number of updates": schedule.regime_adaptation,
         "schedule.decay of kind one_cycle, which sets the momentum": carry.momentum
         and schedule.decay.kind == "one_cycle",

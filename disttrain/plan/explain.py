@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from disttrain.config import Recipe
 from disttrain.config.sections.base import UNITS
 from disttrain.config.sections.methods import CLIPS
+from disttrain.plan.adaptive import explain_adaptive
 from disttrain.plan.noise import explain_noise
 from disttrain.plan.plan import StepPlan
 from disttrain.plan.schedule import cooldown
@@ -22,6 +23,7 @@ def explain(recipe: Recipe, plan: StepPlan) -> list[Line]:
         ("ranks", str(plan.world_size), "--world-size, or what the launcher starts"),
         *_data(recipe, plan),
         *_batch(recipe, plan),
+        *explain_adaptive(recipe, plan.adaptive),
         *_length(recipe, plan),
         *_lr(recipe, plan),
         *_stages(recipe, plan),
@@ -106,7 +108,7 @@ def _length(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
     yield "updates an epoch", f"{epoch.updates:,}", ends
     given = next(f"{unit}: {value}" for unit in UNITS if (value := getattr(recipe, unit)) is not None)
     stretched = f", regime adaptation: {epoch.stretch:g} times that" if epoch.stretch != 1.0 else ""
-    yield "length", f"{plan.total_samples:,} samples = {plan.total_updates:,} updates", given + stretched
+    yield "length", f"{plan.total_samples:,} samples = {plan.updates_in_words} updates", given + stretched
 
 
 def _lr(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:

@@ -18,11 +18,14 @@ _FALLING = ("linear", "cosine", "polynomial", "exponential", "wsd", "step", "mul
 
 def planned_growth(recipe: Recipe, batch: int, epoch: EpochLength) -> BatchSchedule | None:
     """The global batch where the recipe states its growth; None where it is constant or follows the learning rate.
+    An adaptive batch, which nobody knows yet, counts as it begins.
 
     Raises:
         InputError: a length is in updates that must not be, or a batch is smaller than the one before.
     """
     growth = recipe.batch.growth
+    if recipe.batch.adaptive is not None:
+        return lambda samples: batch
     if growth is None:
         return None
     if growth.kind == "linear":

@@ -40,6 +40,10 @@ class EpochLength:
         """Updates of the first epoch; the last may be short."""
         return self.updates_after(self.samples)
 
+    def batch_after(self, samples: int) -> int:
+        """Samples of the global batch after so many."""
+        return self.batch if self.batch_at is None else self.batch_at(samples)
+
     def samples_after(self, updates: int) -> int:
         """Samples seen after so many updates."""
         if self.batch_at is not None:

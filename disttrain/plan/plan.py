@@ -9,6 +9,7 @@ from disttrain.config import Recipe
 from disttrain.data.shares import shares
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
+from disttrain.plan.adaptive import AdaptivePlan, resolve_adaptive
 from disttrain.plan.carry import Carried, carried
 from disttrain.plan.growth import instead_of_decay, planned_growth
 from disttrain.plan.lengths import EpochLength
@@ -31,6 +32,7 @@ class StepPlan:
         global_batch: samples of one update, over all ranks and micro-batches; the first, where the batch grows.
         batch_at: the global batch after so many samples.
         largest_batch: of the run.
+        adaptive: how the batch follows what is measured; None: it is as ``batch_at`` says.
         ghost_size: samples that share batch norm's statistics; 1 without ghost batch norm.
         share: smallest and largest number of samples a rank contributes to a full batch.
         micro_batch: most samples that go through the model at once.
@@ -38,7 +40,7 @@ class StepPlan:
         slices: the updates that are cut in another way, because they measure the noise scale.
         train_samples, test_samples, validation_samples: trained on, tested on, and validating; 0: the test set decides.
         epoch: how an epoch is cut into updates.
-        total_samples, total_updates: length of the run.
+        total_samples, total_updates: length of the run; an adaptive batch makes another number of updates.
         carried: what of the optimizer follows the batch.
         warmup_samples: length of the warmup.
         stages: which parameters are trained when; a single one where the recipe has none.
@@ -52,6 +54,7 @@ class StepPlan:
     global_batch: int
     batch_at: Callable[[int], int]
     largest_batch: int
+    adaptive: AdaptivePlan | None
     ghost_size: int
     share: tuple[int, int]
     micro_batch: int
@@ -76,6 +79,11 @@ class StepPlan:
         """Learning rate at the top of the schedule."""
         return self.carried.lr
 
+    @property
+    def updates_in_words(self) -> str:
+        """``1,200``; with an adaptive batch an estimate, and said to be."""
+        return f"about {self.total_updates:,}" if self.adaptive else f"{self.total_updates:,}"
+
 
 def resolve_plan(
     recipe: Recipe,
@@ -98,31 +106,30 @@ def resolve_plan(
     Raises:
         InputError: the numbers do not fit together; the message names them.
     """
-    global_batch, micro_max = _batch(recipe, world_size, most)
+    global_batch, least, micro_max = _batch(recipe, world_size, most)
     _check_sizes(global_batch, train_samples, world_size)
-    _check_ghosts(model.ghost_size, global_batch, micro_max, world_size)
+    _check_ghosts(model.ghost_size, least, micro_max, world_size)
     smallest, largest = shares(global_batch, world_size, model.ghost_size)
-    pieces, fits = _pieces(largest, model.ghost_size, micro_max, growing=recipe.batch.growth is not None)
+    pieces, fits = _pieces(largest, model.ghost_size, micro_max, growing=recipe.batch.varies)
     epoch = _epoch(recipe, global_batch, train_samples)
     follows, warmup = carried(recipe, global_batch, epoch.in_samples(recipe)), warmup_samples(recipe, epoch)
-    decay = decay_schedule(recipe, follows.lr, warmup, epoch.in_samples(recipe), epoch)
-    if (growth := recipe.batch.growth) is not None and growth.kind == "instead_of_decay":
-        batch_at, decay = instead_of_decay(recipe, global_batch, warmup, decay, growth.max)
-        epoch = replace(epoch, batch_at=batch_at)
+    decay, epoch = _decay(recipe, follows.lr, warmup, epoch)
     total = epoch.in_samples(recipe)
-    largest_batch = global_batch if epoch.batch_at is None else epoch.batch_at(max(total - 1, 0))
+    adaptive = resolve_adaptive(recipe, model, train_samples)
+    largest_batch = adaptive.limits.most if adaptive else epoch.batch_after(max(total - 1, 0))
     _check_sync(model, smallest, pieces, largest_batch > global_batch, epoch.samples % global_batch, world_size)
     check_whole_batch(recipe, model, largest_batch, micro_max or fits, world_size)
     return StepPlan(
         world_size=world_size,
         global_batch=global_batch,
-        batch_at=epoch.batch_at or (lambda samples: global_batch),
+        batch_at=epoch.batch_after,
         largest_batch=largest_batch,
+        adaptive=adaptive,
         ghost_size=model.ghost_size,
         share=(smallest, largest),
         micro_batch=fits,
         accumulation=pieces,
-        slices=resolve_slices(recipe, model, global_batch, micro_max, world_size),
+        slices=resolve_slices(recipe, model, least, micro_max, world_size),
         train_samples=train_samples,
         test_samples=test_samples,
         validation_samples=validation_samples,
@@ -171,6 +178,16 @@ def _epoch(recipe: Recipe, global_batch: int, train_samples: int) -> EpochLength
     used = train_samples // global_batch * global_batch if recipe.batch.last == "drop" else train_samples
     epoch = EpochLength(used, global_batch, stretch=_stretch(recipe, global_batch))
     return replace(epoch, batch_at=planned_growth(recipe, global_batch, epoch))
+
+
+def _decay(recipe: Recipe, peak: float, warmup: int, epoch: EpochLength) -> tuple[Schedule, EpochLength]:
+    """The decay, and the epoch with the growth that takes its place, if one does."""
+    decay = decay_schedule(recipe, peak, warmup, epoch.in_samples(recipe), epoch)
+    growth = recipe.batch.growth
+    if growth is None or growth.kind != "instead_of_decay":
+        return decay, epoch
+    batch_at, decay = instead_of_decay(recipe, epoch.batch, warmup, decay, growth.max)
+    return decay, replace(epoch, batch_at=batch_at)
 
 
 def _check_ghosts(ghost: int, global_batch: int, micro_max: int | None, world_size: int) -> None:
@@ -231,12 +248,13 @@ def _evaluate_every(recipe: Recipe, epoch: EpochLength) -> int | None:
     return max(replace(epoch, stretch=1.0).in_samples(recipe.evaluate), 1)
 
 
-def _batch(recipe: Recipe, world_size: int, most: int | None) -> tuple[int, int | None]:
-    """The global batch, and the most samples a rank may put through the model at once."""
+def _batch(recipe: Recipe, world_size: int, most: int | None) -> tuple[int, int, int | None]:
+    """The global batch that the run begins with, its smallest, and the most samples a rank may put through the model at once."""
     batch = recipe.batch
     limits = [limit for limit in (batch.per_rank, batch.per_rank_max, most) if isinstance(limit, int)]
     limit = min(limits, default=None)
     if batch.per_rank is not None:
-        return batch.per_rank * batch.accumulation * world_size, limit
+        every = batch.per_rank * batch.accumulation * world_size
+        return every, every, limit
     assert batch.global_ is not None
-    return batch.global_, limit
+    return batch.global_, batch.least or batch.global_, limit

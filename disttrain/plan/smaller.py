@@ -32,7 +32,9 @@ def halved(recipe: Recipe, plan: StepPlan, model: ModelFacts) -> StepPlan:
 def on_one_rank(recipe: Recipe, batch: int) -> Recipe:
     """The recipe with another global batch, and without what asks for several ranks or micro-batches."""
     changes = {
-        "batch": recipe.batch.model_copy(update={"global_": batch, "per_rank_max": None, "growth": None}),
+        "batch": recipe.batch.model_copy(
+            update={"global_": batch, "per_rank_max": None, "growth": None, "adaptive": None}
+        ),
         "optimizer": recipe.optimizer.model_copy(update={"lr_scaling": "none"}),
         "communication": type(recipe.communication)(),
         "data": recipe.data.model_copy(update={"workers": 0}),

@@ -5,7 +5,8 @@ any batch size, number of ranks and accumulation. ``join`` builds longer ones fr
 same for the global batch. Scaling rules say how hyper-parameters follow the batch. Nothing here imports torch.
 """
 
-from disttrain.schedules import adascale, batch, carry, cycles, pieces, scaling
+from disttrain.schedules import adaptive, adascale, batch, carry, cycles, pieces, scaling
+from disttrain.schedules.adaptive import *
 from disttrain.schedules.adascale import *
 from disttrain.schedules.batch import *
 from disttrain.schedules.carry import *
@@ -14,6 +15,7 @@ from disttrain.schedules.pieces import *
 from disttrain.schedules.scaling import *
 
 __all__: list[str] = []
+__all__ += adaptive.__all__
 __all__ += adascale.__all__
 __all__ += batch.__all__
 __all__ += carry.__all__

@@ -74,7 +74,7 @@ def make_loader(run: Run) -> Loader:
         make_order(recipe, run.plan.train_samples, world.size, trained_on(len(dataset), fraction_held_out(recipe))),
         rank=world.rank,
         size=world.size,
-        batch_size=run.plan.batch_at,
+        batch_size=run.methods.batch_size.now,
         per_rank_max=run.plan.micro_batch,
         ghost_size=run.plan.ghost_size,
         slice_of=run.plan.slices.of,

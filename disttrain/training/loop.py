@@ -75,7 +75,7 @@ def train(run: Run, run_dir: Path, sink: Sink, stop: StopRequest) -> dict[str, f
                 keep()
             if stopping:
                 run.callbacks.end()
-                done = f"after update {step} of {run.plan.total_updates}"
+                done = f"after update {step} of {run.plan.updates_in_words}"
                 raise StopRequested(f"stopped on request {done}; everything is saved").on_all_ranks()
     catch_up()  # a callback has ended the run when it was saved
     run.callbacks.end()
@@ -92,7 +92,7 @@ def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
         batch_size=batch.size,
         noise=run.methods.noise_scale,
     )
-    result = applied_update(run, batch, lr)
+    result = applied_update(run, batch, lr * run.methods.batch_size.rate)
     progress.position = progress.position.advanced(batch)
     progress.scheduled += scheduled
     journal.note(result, last=finished(run))
@@ -103,26 +103,31 @@ def advance(run: Run, batch: Batch, journal: Journal, sink: Sink) -> None:
 
 
 def batches(run: Run) -> Generator[Batch, None, None]:
-    """The loader's batches; the first of each stage is rehearsed before it is handed out.
+    """The loader's batches; the first of each stage is rehearsed before it is handed out. Where the size of the batch changes in
+    a way that no plan knew, the loader begins anew there, and what it had read ahead is read again.
 
     What exists by then lives as long as the stage, so the garbage collector is told to leave it alone: its passes over
     every module and parameter would come at different moments on each rank, and each would hold up all the others.
     """
     rehearsed = -1
-    with closing(iter(make_loader(run))) as stream:
-        try:
-            for batch in stream:
-                if run.stage != rehearsed:
-                    rehearsed = run.stage
-                    check_draws(run, batch)
-                    warm_start(run, batch)
-                    rehearse(run, batch)
-                    gc.unfreeze()
-                    gc.collect()
-                    gc.freeze()
-                yield batch
-        finally:
-            gc.unfreeze()
+    try:
+        while True:
+            size = run.methods.batch_size.now
+            with closing(iter(make_loader(run))) as stream:
+                for batch in stream:
+                    if run.stage != rehearsed:
+                        rehearsed = run.stage
+                        check_draws(run, batch)
+                        warm_start(run, batch)
+                        rehearse(run, batch)
+                        gc.unfreeze()
+                        gc.collect()
+                        gc.freeze()
+                    yield batch
+                    if run.methods.batch_size.now != size:
+                        break
+    finally:
+        gc.unfreeze()
 
 
 def applied_update(run: Run, batch: Batch, lr: float) -> Update:

@@ -106,9 +106,10 @@ def verify(
 
 
 def length(recipe: Recipe, updates: int) -> dict[str, int | None]:
-    """So many updates; in samples of the first batch where the batch itself depends on the length of the run."""
+    """So many updates; in samples of the first batch where the batch itself depends on the length of the run, or on the run."""
     growth = recipe.batch.growth
-    if growth is None or growth.kind not in ("instead_of_decay", "late"):
+    planned = growth is None or growth.kind not in ("instead_of_decay", "late")
+    if planned and recipe.batch.adaptive is None:
         return {"samples": None, "updates": updates}
     assert recipe.batch.global_ is not None
     return {"samples": updates * recipe.batch.global_, "updates": None}

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from disttrain.config.reading.problems import Path
-from disttrain.config.sections.base import Expected
+from disttrain.config.sections.base import SELECTORS, Expected
 from disttrain.config.sections.recipe import Recipe
 
 Model = type[BaseModel]
@@ -24,7 +24,7 @@ def fields(model: Model) -> dict[str, FieldInfo]:
 
 def selector(candidates: list[Model]) -> str:
     """The key that decides between several section classes."""
-    return "kind" if "kind" in candidates[0].model_fields else "name"
+    return next(key for key in SELECTORS if key in candidates[0].model_fields)
 
 
 def names(candidates: list[Model]) -> list[str]:

@@ -55,9 +55,13 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Importable = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"), Expected("pkg.mod:Object")]
 
 
+SELECTORS = ("kind", "name", "policy")
+"""Keys that select a section among others."""
+
+
 def describe_selector(schema: dict[str, Any], section: type[BaseModel]) -> None:
     """In a JSON Schema, the key that selects a section is described by the section itself."""
-    for key in ("name", "kind"):
+    for key in SELECTORS:
         if "description" not in (found := schema.get("properties", {}).get(key, {"description": ""})):
             found["description"] = (section.__doc__ or "").split("\n")[0]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from disttrain.config.sections.adaptive import Adaptive, NoiseScalePolicy
 from disttrain.config.sections.base import AutoOrCount, Positive, Section, exactly_one
 from disttrain.config.sections.methods import Growth
 
@@ -27,6 +28,22 @@ class Batch(Section):
     )
     last: Literal["keep", "drop"] = Field("keep", description="The short last batch of an epoch.")
     growth: Growth | None = Field(None, description="A batch that grows during the run, beginning with global.")
+    adaptive: Adaptive | None = Field(
+        None,
+        description="A batch that follows the measured noise scale, beginning with global; needs noise_scale.slice.",
+    )
+
+    @property
+    def varies(self) -> bool:
+        """Whether it changes during the run."""
+        return self.growth is not None or self.adaptive is not None
+
+    @property
+    def least(self) -> int | None:
+        """Smallest global batch of the run; None with ``per_rank``."""
+        if isinstance(self.adaptive, NoiseScalePolicy) and self.adaptive.min is not None:
+            return self.adaptive.min
+        return self.global_
 
     @field_validator("accumulation")
     @classmethod
@@ -43,6 +60,25 @@ class Batch(Section):
         if growth is not None and info.data.get("last", "keep") != "keep":
             raise ValueError("needs last: keep; with a growing batch, drop would leave out other samples in each epoch")
         return growth
+
+    @field_validator("adaptive")
+    @classmethod
+    def _adaptive(cls, adaptive: Adaptive | None, info: ValidationInfo) -> Adaptive | None:
+        batch = info.data.get("global_")
+        if adaptive is None:
+            return adaptive
+        if info.data.get("per_rank") is not None:
+            raise ValueError("goes with global; with per_rank the batch follows the number of ranks")
+        if info.data.get("last", "keep") != "keep":
+            raise ValueError("needs last: keep; with other batches, drop would leave out other samples in each epoch")
+        if info.data.get("growth") is not None:
+            raise ValueError("leave out either growth, which is planned, or adaptive, which follows what is measured")
+        if batch is not None and adaptive.max < batch:
+            raise ValueError(f"max is {adaptive.max}; expected at least batch.global, {batch}")
+        least = adaptive.min if isinstance(adaptive, NoiseScalePolicy) else None
+        if batch is not None and least is not None and least > batch:
+            raise ValueError(f"min is {least}; expected at most batch.global, {batch}")
+        return adaptive
 
     @field_validator("per_rank_max")
     @classmethod

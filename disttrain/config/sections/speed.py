@@ -19,7 +19,8 @@ class Compile(Section):
     dynamic: bool | None = Field(
         None,
         examples=[False],
-        description="true: one graph for all shapes; false: one for each; null: false, but true with batch.growth.",
+        description="true: one graph for all shapes; false: one for each; null: false, but true where the batch changes "
+        "(batch.growth, batch.adaptive).",
     )
     backend: Annotated[str, Field(min_length=1)] = Field(
         "inductor",

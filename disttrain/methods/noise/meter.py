@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,10 @@ class NoiseMeter(Method):
 
     def settle(self) -> None:
         """Take in every update so far, on all ranks: before an estimate is read or saved."""
+
+    def follow(self, take: Callable[..., None], batch_at: Callable[[int], int]) -> None:
+        """Have ``take`` called with each reading of all parameters, as :meth:`NoiseScale.update` is. ``batch_at`` gives, from now
+        on, the samples of a full batch after so many."""
 
     def said(self) -> dict[str, str]:
         """A sentence on each estimate, by its key in training lines; as :attr:`estimate`."""
@@ -89,6 +93,7 @@ class PieceMeter(NoiseMeter):
         self._recipe, self._every, self._population = context.recipe, every, population
         self._device, self._batch_at = context.engine.world.device, context.plan.batch_at
         self._batch = context.plan.global_batch
+        self._followers: list[Callable[..., None]] = []
         self._estimates = {name: NoiseScale() for name in pieces.groups}
         self._number, self._measuring, self._scale = 0, False, 1.0
         self._sums = self._zeros()
@@ -101,6 +106,10 @@ class PieceMeter(NoiseMeter):
     def estimate(self) -> NoiseScale:
         self.settle()
         return self._estimates[WHOLE]
+
+    def follow(self, take: Callable[..., None], batch_at: Callable[[int], int]) -> None:
+        self._followers.append(take)
+        self._batch_at = batch_at
 
     def release(self) -> None:
         self._pieces.leave()
@@ -198,16 +207,17 @@ class PieceMeter(NoiseMeter):
         if not all(map(math.isfinite, values)):
             self.passed_over += 1
             return
-        for i, estimate in enumerate(self._estimates.values()):
+        for i, (name, estimate) in enumerate(self._estimates.items()):
             *small, big = values[i::groups]
-            estimate.update(
-                math.fsum(small),
-                big,
-                small_batch=small_batch,
-                big_batch=reading.batch,
-                population=self._population,
-                epoch=None if self._population is None else reading.epoch,
-            )
+            for take in (estimate.update, *(self._followers if name == WHOLE else ())):
+                take(
+                    math.fsum(small),
+                    big,
+                    small_batch=small_batch,
+                    big_batch=reading.batch,
+                    population=self._population,
+                    epoch=None if self._population is None else reading.epoch,
+                )
 
     def _zeros(self) -> Tensor:
         return torch.zeros(len(self._pieces.groups), dtype=torch.float64, device=self._device)

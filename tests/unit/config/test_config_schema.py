@@ -81,6 +81,7 @@ def test_the_schema_describes_every_key() -> None:
         "per_rank_max",
         "last",
         "growth",
+        "adaptive",
     }
     names = [_name(schema, option) for option in schema["properties"]["task"]["oneOf"]]
     assert names[:-1] == [
