@@ -221,3 +221,14 @@ def test_a_directory_that_is_no_finished_run_is_refused(run_dir: Path, tmp_path:
     shutil.rmtree(there / "checkpoints")
     with pytest.raises(InputError, match="no checkpoint to branch from"):
         branch(there, Question())
+
+
+def test_what_does_not_lead_to_numbers_is_refused(tmp_path: Path) -> None:
+    recipe = {**RECIPE, "samples": 1024, "optimizer": {"name": "sgd", "lr": 2.2, "momentum": 0.0}, "evaluate": None}
+    disttrain.train(recipe, run_dir=tmp_path / "run", quiet=True)
+    with pytest.raises(InputError, match="do not lead to a finite loss"):
+        branch(tmp_path / "run", Question((2,), length="samples=16384", repeats=1))
+    text = (tmp_path / "run" / "recipe.yaml").read_text()
+    (tmp_path / "run" / "recipe.yaml").write_text(f"# disttrain 99.0\n{text.partition(chr(10))[2]}later_key: 1\n")
+    with pytest.raises(InputError, match=r"written by disttrain 99\.0"):
+        branch(tmp_path / "run", Question())
