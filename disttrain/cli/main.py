@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from disttrain.cli import branch, data, diff, doctor, evaluate, export, predict, schema, show, train, verify
+from disttrain.cli import branch, data, diff, doctor, evaluate, export, predict, schema, show, study, train, verify
 from disttrain.cli.failure import fail
 from disttrain.cli.options import COMMANDS, check_command, with_resume_values
 from disttrain.errors import DisttrainError
@@ -31,6 +31,7 @@ app.command("diff")(diff.diff)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.command("branch")(branch.branch)
+app.command("study")(study.study)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -12,7 +12,20 @@ import typer
 from disttrain.errors import DisttrainError, InputError
 
 T = TypeVar("T")
-COMMANDS = ("train", "evaluate", "export", "predict", "diff", "show", "verify", "branch", "schema", "doctor", "data")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+    "diff",
+    "show",
+    "verify",
+    "branch",
+    "study",
+    "schema",
+    "doctor",
+    "data",
+)
 Engine = Annotated[
     str, typer.Option("--engine", help="auto (whatever launched us), ddp, horovod or local.", metavar="NAME")
 ]

@@ -72,7 +72,7 @@ def to_line(record: Mapping[str, object]) -> str:
     Raises:
         TypeError: a value is none of None, bool, int, float, str, list, tuple and dict.
     """
-    return json.dumps(_finite(record), allow_nan=False) + "\n"
+    return json.dumps(finite(record), allow_nan=False) + "\n"
 
 
 class Truncated(NamedTuple):
@@ -148,17 +148,17 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """``value`` with every number that is not finite replaced as `JsonlSink` says; inside a list by null alone."""
     if isinstance(value, Mapping):
         result = {}
         for key, item in value.items():
-            result[key] = _finite(item)
+            result[key] = finite(item)
             if isinstance(item, float) and not math.isfinite(item):
                 result[f"{key}_nonfinite"] = repr(float(item))
         return result
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

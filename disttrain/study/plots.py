@@ -1,0 +1,199 @@
+"""The pictures of a study: SVG files, and the same in TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from disttrain.errors import InputError
+from disttrain.study.study import Found, Point
+from disttrain.study.words import fit_points, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("disttrain")
+# Okabe and Ito's colours, which are told apart with any kind of sight.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
+
+
+def require() -> None:
+    """See that pictures can be drawn, before hours are spent.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise InputError('a study draws its pictures with matplotlib: pip install "disttrain[report]"') from None
+
+
+def draw(found: Found, directory: Path) -> list[str]:
+    """Write ``plots/NAME.svg`` and ``tensorboard/``; returns the names."""
+    figures = {name: figure for name, figure in _figures(found)}
+    from matplotlib import rc_context
+
+    place = directory / "plots"
+    place.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # the same picture is the same file
+            figure.savefig(place / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    _to_tensorboard(found, figures, directory / "tensorboard")
+    return list(figures)
+
+
+def _figures(found: Found) -> Iterator[tuple[str, Figure]]:
+    from matplotlib.figure import Figure
+
+    if points := fit_points(found):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _cost(left, found, points, "samples", 0)
+        _cost(right, found, points, "updates", 1)
+        yield "cost", figure
+        figure = Figure(figsize=(5.5, 4.2), layout="constrained")
+        _front(figure.subplots(), found, points)
+        yield "front", figure
+    if any(point.final("validation_accuracy") for point in found.points):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _accuracy(left, found)
+        _gap(right, found)
+        yield "generalisation", figure
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _curves(left, found, "samples")
+    _curves(right, found, "updates")
+    yield "curves", figure
+
+
+def _cost(axes: Axes, found: Found, points: list[Point], what: str, power: int) -> None:
+    """Samples or updates (samples over ``batch ** power``) to the target against the batch."""
+    x = [p.batch for p in points for _ in p.samples]
+    y = [samples / p.batch**power for p in points for samples in p.samples]
+    axes.scatter(x, y, s=22, color=BLUE, zorder=3, label="one run")
+    fit = found.fit
+    if fit is not None:
+        b, low, high = (np.asarray(column) for column in zip(*fit.band, strict=True))
+        style = "-" if fit.fits else ":"
+        label = "hyperbola" if fit.fits else "hyperbola, which does not fit"
+        axes.plot(b, np.asarray([fit.samples(v) for v in b]) / b**power, style, color=ORANGE, label=label)
+        axes.fill_between(b, low / b**power, high / b**power, color=ORANGE, alpha=0.2, lw=0, label="95 %")
+        critical = fit.critical_batch
+        if fit.fits and critical.low is not None and critical.high is not None:
+            axes.axvline(critical.value, color=GREY, ls="--", lw=1, label=f"critical batch {number(critical.value)}")
+            axes.axvspan(critical.low, critical.high, color=GREY, alpha=0.12, lw=0)
+    _logs(axes, "global batch (samples)", f"{what} to {found.goal}")
+    _batches(axes, points)
+    axes.legend()
+
+
+def _front(axes: Axes, found: Found, points: list[Point]) -> None:
+    """Updates against samples: what is paid for fewer of one in more of the other."""
+    means = [(statistics.fmean(p.samples) / p.batch, statistics.fmean(p.samples)) for p in points]
+    axes.scatter(*zip(*means, strict=True), s=26, color=BLUE, zorder=3, label="mean of the runs")
+    for point, (updates, samples) in zip(points, means, strict=True):
+        axes.annotate(f" {point.batch:,}", (updates, samples), va="bottom", fontsize=8, color=GREY)
+    if found.fit is not None:
+        b = np.asarray([row[0] for row in found.fit.band])
+        e = np.asarray([found.fit.samples(v) for v in b])
+        axes.plot(e / b, e, color=ORANGE, ls="-" if found.fit.fits else ":", label="hyperbola")
+    _logs(axes, f"updates to {found.goal}", "samples to the same")
+    axes.legend(title="numbers: global batch")
+
+
+def _accuracy(axes: Axes, found: Found) -> None:
+    for split, color, marker in (("train", ORANGE, "s"), ("validation", BLUE, "o")):
+        _line(axes, [(p.batch, p.final(f"{split}_accuracy")) for p in found.points], color, marker, split)
+    axes.set_xscale("log")
+    axes.set_xlabel("global batch (samples)")
+    axes.set_ylabel(f"accuracy after {min(found.base.length, found.base.budget):,} samples")
+    _batches(axes, found.points)
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _gap(axes: Axes, found: Found) -> None:
+    def gaps(point: Point) -> list[float]:
+        return [
+            r.final["train_accuracy"] - r.final["validation_accuracy"]
+            for r in point.runs
+            if {"train_accuracy", "validation_accuracy"} <= r.final.keys()
+        ]
+
+    _line(axes, [(p.batch, gaps(p)) for p in found.points], BLUE, "o", "train minus validation accuracy")
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("global batch (samples)")
+    axes.set_ylabel("generalisation gap")
+    _batches(axes, found.points)
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _curves(axes: Axes, found: Found, what: str) -> None:
+    """The metric on the validation set, a line for each run and a colour for each batch."""
+    from matplotlib import colormaps
+
+    for i, point in enumerate(found.points):
+        color = colormaps["viridis"](i / max(len(found.points) - 1, 1) * 0.92)
+        for n, run in enumerate(point.runs):
+            over = 1 if what == "samples" else point.batch
+            shown = f"{point.batch:,}" if n == 0 else None
+            axes.plot([s / over for s, _ in run.curve], [v for _, v in run.curve], color=color, lw=1, label=shown)
+    axes.axhline(found.goal.value, color=GREY, ls="--", lw=1, label="target")
+    _logs(axes, what, f"validation {found.goal.metric}")
+    axes.legend(title="global batch", fontsize=8)
+
+
+def _line(axes: Axes, values: list[tuple[int, list[float]]], color: str, marker: str, label: str) -> None:
+    """Means and standard deviations over runs."""
+    known = [(b, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for b, v in values if v]
+    if known:
+        b, mean, deviation = zip(*known, strict=True)
+        axes.errorbar(b, mean, deviation, color=color, marker=marker, ms=4, capsize=3, label=label)
+
+
+def _logs(axes: Axes, x: str, y: str) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3, which="both")
+
+
+def _batches(axes: Axes, points: tuple[Point, ...] | list[Point]) -> None:
+    axes.set_xticks([p.batch for p in points], [f"{p.batch:,}" for p in points], rotation=30)
+    axes.minorticks_off()
+
+
+def _to_tensorboard(found: Found, figures: Mapping[str, Figure], directory: Path) -> None:
+    """The pictures, and the figures of each batch with the batch as the step, in place of those of an earlier call."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        logger.warning("nothing is written to %s (%s): pip install 'disttrain[tensorboard]'", directory, error)
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    shutil.rmtree(directory, ignore_errors=True)
+    writer = SummaryWriter(str(directory))
+    for name, figure in figures.items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        writer.add_image(f"study/{name}", np.asarray(canvas.buffer_rgba())[..., :3], dataformats="HWC")
+    for point in found.points:
+        numbers = {name: point.final(name) for run in point.runs[:1] for name in run.final}
+        numbers |= {"samples_to_target": point.samples, "updates_to_target": [s / point.batch for s in point.samples]}
+        for name, values in numbers.items():
+            if values:
+                writer.add_scalar(f"study/{name}", statistics.fmean(values), point.batch)
+    writer.close()

@@ -1,0 +1,116 @@
+"""What a study was asked, kept in its directory, so that it goes on as the same study or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences
+from disttrain.errors import InputError
+from disttrain.rundir.rundir import RECIPE, replace_file
+from disttrain.version import __version__
+
+SETTINGS = "settings.json"
+FORMAT = 1
+MAY_CHANGE = ("batches", "seeds", "jobs", "ranks", "engine")
+"""What only adds trials, or says how they are executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of a study.
+
+    Attributes:
+        batches: global batches, rising.
+        metric, value: the target; without a value it is derived, see :mod:`disttrain.study.study`.
+        rates: most rates tried for a batch.
+        seeds: runs of each batch at its best rate.
+        law: how the rate follows the batch to begin with: linear, sqrt, none, or auto, the optimizer's own.
+        budget: samples after which a run that has not reached the target is given up; None: four times the recipe's length.
+        every: samples between evaluations; None: a fortieth of the recipe's length.
+        jobs, ranks, engine: how trials are run; see :class:`disttrain.study.pool.Pool`.
+    """
+
+    batches: tuple[int, ...]
+    metric: str = "loss"
+    value: float | None = None
+    rates: int = 7
+    seeds: int = 3
+    law: str = "auto"
+    budget: int | None = None
+    every: int | None = None
+    jobs: int = 1
+    ranks: int = 1
+    engine: str = "ddp"
+
+    def __post_init__(self) -> None:
+        if len(self.batches) < 2:
+            raise InputError(
+                f"--batches {', '.join(map(str, self.batches)) or 'none'}: a study compares at least 2, and says whether the "
+                "hyperbola fits from 3 on"
+            )
+        for name, least in (("rates", 3), ("seeds", 2), ("jobs", 1), ("ranks", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} {getattr(self, name)}: expected at least {least}")
+        if self.law not in ("auto", "linear", "sqrt", "none"):
+            raise InputError(f"--law {self.law!r}: expected auto, linear, sqrt or none")
+        if self.engine not in ("ddp", "horovod", "horovod-mpi"):
+            raise InputError(f"--engine {self.engine!r}: expected ddp, horovod or horovod-mpi")
+
+
+def open_study(directory: Path, recipe: Recipe, settings: Settings) -> None:
+    """Make the directory, or find the same study in it.
+
+    Raises:
+        InputError: it holds another study, one of another version, or something else; nothing was changed.
+    """
+    path = directory / SETTINGS
+    if path.is_file():
+        _same(directory, recipe, settings)
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"--out {directory}: it is there and holds no study; choose another directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {directory} cannot be made: {error.strerror}") from None
+    replace_file(directory / RECIPE, dump_recipe(recipe))
+    said = {"format": FORMAT, "disttrain": __version__, **asdict(settings)}
+    replace_file(path, json.dumps(said, indent=1) + "\n")
+
+
+def _same(directory: Path, recipe: Recipe, settings: Settings) -> None:
+    saved = read_settings(directory)
+    if not (directory / RECIPE).is_file():
+        raise InputError(f"{directory}: {RECIPE} is missing, so there is no telling whether this is the same study")
+    lines = [f"recipe: {line}" for line in recipe_differences(load_recipe(directory / RECIPE), recipe)]
+    now = json.loads(json.dumps(asdict(settings)))
+    lines += [f"--{k}: {saved.get(k)} -> {v}" for k, v in now.items() if k not in MAY_CHANGE and saved.get(k) != v]
+    if lines:
+        raise InputError(
+            f"{directory} is another study than this (saved -> given):"
+            + "".join(f"\n  {line}" for line in lines)
+            + "\nundo that, or choose another --out"
+        )
+
+
+def read_settings(directory: Path) -> Mapping[str, Any]:
+    """What a study was asked, as plain data.
+
+    Raises:
+        InputError: it cannot be read, or another version of disttrain has written it in another form.
+    """
+    path = directory / SETTINGS
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        version = saved.get("disttrain", "unknown") if isinstance(saved, dict) else "unknown"
+        raise InputError(
+            f"{path} is of disttrain {version} and not in the form of {__version__}: go on with that version, or choose "
+            "another --out"
+        )
+    return saved

@@ -1,0 +1,165 @@
+"""The recipes of a study's trials: one recipe at other batches, rates and seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from disttrain.config import Recipe
+from disttrain.config.sections.hooks import CallbackEntry
+from disttrain.config.sections.recipe import CheckpointSettings, Evaluate
+from disttrain.errors import InputError
+from disttrain.methods.model import facts_of
+from disttrain.plan.plan import StepPlan, resolve_plan
+from disttrain.plan.schedule import peak_lr
+from disttrain.study.goal import Goal
+from disttrain.study.settings import Settings
+from disttrain.study.trials import Trial
+from disttrain.study.watch import NAME
+from disttrain.tasks.make import make_task, stated_sizes
+
+LINEAR = ("sgd", "lars", "novograd")
+"""Optimizers whose rate follows the batch itself; of the others it follows its square root. A search comes after either."""
+Kind = Literal["own", "search", "result"]
+CHECKPOINTS = 8
+"""Of a trial, so that one that was killed loses an eighth at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The recipe of a study, and what follows from it.
+
+    Attributes:
+        batch: its own global batch.
+        length: its own length in samples.
+        budget, every: in samples; see :class:`disttrain.study.settings.Settings`.
+        higher: whether more of the target's metric is better.
+        constant: whether its learning rate stays as it is after the warmup.
+        notes: in words, what a reader has to know.
+    """
+
+    recipe: Recipe
+    batch: int
+    length: int
+    budget: int
+    every: int
+    higher: bool
+    constant: bool
+    notes: tuple[str, ...]
+
+    def peak(self, batch: int, exponent: int = 0) -> float:
+        """The learning rate at the top of the schedule."""
+        return peak_lr(self.recipe, batch) * 2.0**exponent
+
+    def trial(
+        self,
+        place: Path,
+        kind: Kind,
+        metric: str,
+        goal: Goal | None,
+        *,
+        batch: int,
+        exponent: int,
+        seed: int,
+        most: int,
+    ) -> Trial:
+        """One training.
+
+        Args:
+            kind: ``own``: of the recipe as it is; ``search``: of a rate; ``result``: at the best one, with train metrics, and
+                never given less than the recipe's length.
+            exponent: the rate is the law's times two to its power.
+            most: samples after which it is given up.
+        """
+        recipe, name = self.recipe, f"{kind}-b{batch}-x{exponent}-s{seed}"
+        least = min(self.length, self.budget) if kind == "result" else 0
+        watch = {"metric": metric, "higher": self.higher, "least": least, "most": min(most, self.budget)}
+        updates = max(self.budget // batch, 1)
+        changes = {
+            "name": name,
+            "batch": recipe.batch.model_copy(update={"global_": batch, "per_rank": None, "accumulation": 1}),
+            "optimizer": recipe.optimizer.model_copy(update={"lr": recipe.optimizer.lr * 2.0**exponent}),
+            "epochs": None,
+            "updates": None,
+            "samples": max(self.budget, batch),
+            "seed": seed,
+            "evaluate": Evaluate(samples=self.every, batch=_at_once(recipe), train=kind == "result"),
+            "early_stopping": None,
+            "checkpoint": CheckpointSettings(every_steps=max(updates // CHECKPOINTS, 1), keep=1, best=False),
+            "callbacks": [
+                *recipe.callbacks,
+                CallbackEntry(name=NAME, **watch, value=None if goal is None else goal.value),
+            ],
+            "log": recipe.log.model_copy(update={"sinks": [], "every_steps": max(self.every // batch, 1)}),
+        }
+        return Trial(recipe.model_copy(update=changes), place / "runs" / name)
+
+
+def make_base(given: Recipe, settings: Settings) -> Base:
+    """Read the task's sizes, apply the law, and refuse what no study could be made of.
+
+    Raises:
+        InputError: the recipe has no validation set, changes its batch itself, or cannot have one of the batches.
+    """
+    task = make_task(given)
+    facts, sizes = facts_of(given, task), stated_sizes(given)
+    if not sizes.validation:
+        raise InputError(
+            "a study looks at a validation set, and this recipe has none: add data.validation={fraction: 0.1}; the test set "
+            "is for the end"
+        )
+    if given.batch.growth is not None:
+        raise InputError("batch.growth changes the batch, and so does the study: set batch.growth to null")
+    if given.optimizer.lr_scaling == "adascale":
+        raise InputError(
+            "optimizer.lr_scaling: adascale counts updates of its own: a study needs another rule, or none"
+        )
+
+    def plan(recipe: Recipe, ranks: int = 1) -> StepPlan:
+        return resolve_plan(recipe, sizes.train, sizes.test, ranks, facts, validation_samples=sizes.validation)
+
+    own = plan(given)
+    recipe = _with_law(given, settings.law, own.global_batch)
+    budget = settings.budget if settings.budget is not None else 4 * own.total_samples
+    every = settings.every if settings.every is not None else max(own.total_samples // 40, 1)
+    constant = given.schedule.decay.kind == "constant"
+    base = Base(
+        recipe=recipe,
+        batch=own.global_batch,
+        length=own.total_samples,
+        budget=budget,
+        every=every,
+        higher=task.higher_is_better(settings.metric),
+        constant=constant,
+        notes=() if constant else (SCHEDULE,),
+    )
+    for batch in settings.batches:
+        trial = base.trial(Path(), "result", settings.metric, None, batch=batch, exponent=0, seed=0, most=0)
+        try:
+            plan(trial.recipe, settings.ranks)
+        except (InputError, ValueError) as error:
+            raise InputError(f"--batches {batch}: {error}") from None
+    return base
+
+
+SCHEDULE = (
+    "the learning rate decays over the budget, so a run that reaches the target has not seen the end of its schedule: the "
+    "figures say as much of the schedule as of the batch; schedule.decay.kind=constant measures the batch alone"
+)
+
+
+def _with_law(given: Recipe, law: str, batch: int) -> Recipe:
+    """The recipe with its rate as a law of the batch: what it says at its own batch stays."""
+    optimizer = given.optimizer
+    if law == "auto":
+        law = optimizer.lr_scaling
+        law = law if law != "none" else ("linear" if optimizer.name in LINEAR else "sqrt")
+    changes = {"lr_scaling": law, "lr": optimizer.lr, "reference_batch": optimizer.reference_batch or batch}
+    if law != optimizer.lr_scaling:
+        changes |= {"lr": peak_lr(given, batch), "reference_batch": batch}
+    return given.model_copy(update={"optimizer": optimizer.model_copy(update=changes)})
+
+
+def _at_once(recipe: Recipe) -> int:
+    return recipe.evaluate.batch if recipe.evaluate is not None else 1000

@@ -1,0 +1,108 @@
+"""What a study says, in sentences."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator
+
+from disttrain.study.fit import Interval
+from disttrain.study.study import Found, Point
+
+WSD = "arXiv:2601.05034"
+
+
+def sentences(found: Found) -> list[str]:
+    """The answer first, then what it rests on, then what is to be doubted."""
+    return [*_answer(found), *_fit(found), *_doubts(found)]
+
+
+def spoken(interval: Interval, least: float, most: float) -> str:
+    """``1,900 (1,500 to 2,500)``, or ``at least 1,500`` where there is no other end."""
+    low, high = interval.low, interval.high
+    if low is None and high is None:
+        return f"anything: the batches from {least:,.0f} to {most:,.0f} do not tell"
+    if high is None:
+        return f"at least {number(low)}"
+    if low is None:
+        return f"at most {number(high)}"
+    return f"{number(interval.value)} ({number(low)} to {number(high)})"
+
+
+def number(value: float | None) -> str:
+    """Three digits, or all of a count."""
+    if value is None:
+        return "?"
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _answer(found: Found) -> Iterator[str]:
+    points = [p for p in found.points if p.samples]
+    if found.fit is None:
+        yield (
+            f"only batch {points[0].batch} has reached {found.goal}: one batch says nothing of a critical one; run batches that "
+            "are closer to it, or give an easier --target"
+        )
+        return
+    fit, ends = found.fit, (points[0].batch, points[-1].batch)
+    if not fit.fits:
+        yield f"no critical batch in the sense of the hyperbola: it does not fit (p = {fit.p_value:.2g})"
+        yield from _without_fit(points)
+        return
+    yield (
+        f"critical batch {spoken(fit.critical_batch, *ends)}: there the target costs twice the least samples "
+        f"({spoken(fit.least_samples, *ends)}) and twice the fewest updates ({spoken(fit.least_updates, *ends)})"
+    )
+
+
+def _fit(found: Found) -> Iterator[str]:
+    fit = found.fit
+    if fit is None:
+        return
+    if fit.p_value is None:
+        yield "two batches always lie on a hyperbola: whether it is the right curve takes a third"
+    elif fit.fits:
+        yield (
+            f"the hyperbola fits these {len(fit_points(found))} batches (p = {fit.p_value:.2g}); one run's samples scatter by "
+            f"{fit.scatter:.1%} over seeds"
+        )
+
+
+def _without_fit(points: list[Point]) -> Iterator[str]:
+    """What the data say by themselves."""
+    means = [(p.batch, statistics.fmean(p.samples)) for p in points]
+    best, least = min(means, key=lambda pair: pair[1])
+    yield f"what was measured: the samples to the target are least at batch {best:,} ({number(least)})"
+    if best != means[0][0]:
+        yield (
+            f"smaller batches need more samples than {best:,}, which no hyperbola does: so it is where the rate does not decay, "
+            f"or decays late ({WSD})"
+        )
+    beyond = [(b, e) for b, e in means if b >= best]
+    for (b1, e1), (b2, e2) in itertools.pairwise(beyond):
+        if e1 < 2 * least <= e2:
+            share = math.log(2 * least / e1) / math.log(e2 / e1)
+            yield f"and twice that at batch {number(b1 * (b2 / b1) ** share)}, between {b1:,} and {b2:,}"
+            return
+    yield f"and less than twice that up to batch {means[-1][0]:,}"
+
+
+def _doubts(found: Found) -> Iterator[str]:
+    yield from found.base.notes
+    for point in found.points:
+        reached = [run for run in point.runs if run.samples is not None]
+        if len(reached) < len(point.runs):
+            yield f"batch {point.batch:,}: {len(reached)} of {len(point.runs)} runs reached the target; left out of the fit"
+        elif min(point.samples) < 4 * max(found.base.every, point.batch):
+            yield (
+                f"batch {point.batch:,}: the target is reached within 4 evaluations, so its samples are uncertain by parts of "
+                f"{max(found.base.every, point.batch):,}: choose a harder target or a smaller --every"
+            )
+        if point.edge:
+            yield f"batch {point.batch:,}: its best rate {point.rate:.3g} lies at the edge of those tried: try more with --rates"
+
+
+def fit_points(found: Found) -> list[Point]:
+    """The batches that the fit is of."""
+    return [point for point in found.points if point.samples]
