@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 BEYOND = 30.0
 """How many times outside the batches that were run a critical batch is still told apart from none: there the samples differ by a
 thirtieth of themselves from a straight line."""
-DRAWS = 4000
+DRAWS = 2000
 LEVEL = 0.95
 
 

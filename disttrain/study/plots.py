@@ -38,7 +38,7 @@ def require() -> None:
 
 def draw(found: Found, directory: Path) -> list[str]:
     """Write ``plots/NAME.svg`` and ``tensorboard/``; returns the names."""
-    figures = {name: figure for name, figure in _figures(found)}
+    figures = dict(_figures(found))
     from matplotlib import rc_context
 
     place = directory / "plots"
@@ -99,7 +99,7 @@ def _cost(axes: Axes, found: Found, points: list[Point], what: str, power: int) 
 def _front(axes: Axes, found: Found, points: list[Point]) -> None:
     """Updates against samples: what is paid for fewer of one in more of the other."""
     means = [(statistics.fmean(p.samples) / p.batch, statistics.fmean(p.samples)) for p in points]
-    axes.scatter(*zip(*means, strict=True), s=26, color=BLUE, zorder=3, label="mean of the runs")
+    axes.scatter([s for s, _ in means], [e for _, e in means], s=26, color=BLUE, zorder=3, label="mean of the runs")
     for point, (updates, samples) in zip(points, means, strict=True):
         axes.annotate(f" {point.batch:,}", (updates, samples), va="bottom", fontsize=8, color=GREY)
     if found.fit is not None:
@@ -188,8 +188,9 @@ def _to_tensorboard(found: Found, figures: Mapping[str, Figure], directory: Path
     writer = SummaryWriter(str(directory))
     for name, figure in figures.items():
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        writer.add_image(f"study/{name}", np.asarray(canvas.buffer_rgba())[..., :3], dataformats="HWC")
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        writer.add_image(f"study/{name}", pixels[..., :3], dataformats="HWC")
     for point in found.points:
         numbers = {name: point.final(name) for run in point.runs[:1] for name in run.final}
         numbers |= {"samples_to_target": point.samples, "updates_to_target": [s / point.batch for s in point.samples]}

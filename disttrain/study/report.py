@@ -106,8 +106,9 @@ def page(found: Found, pictures: Sequence[str]) -> str:
         f"accuracy; ± is the standard deviation over the seeds {', '.join(map(str, seeds))}. Each batch searched its rate with "
         f"seed {base.recipe.seed}, at most {settings.rates} rates at factors of 2 around the law's "
         f"({base.recipe.optimizer.lr_scaling}). Evaluated every {base.every:,} samples, or every update where that is longer, "
-        f"and interpolated; a run was given up after at most {base.budget:,} samples. Seconds are of training alone, on {settings.ranks} rank{'s' * (settings.ranks > 1)} with "
-        f"{settings.jobs} run{'s' * (settings.jobs > 1)} at once. All of it is on the validation set.",
+        f"and interpolated; a run was given up after at most {base.budget:,} samples. Seconds are of training "
+        f"alone, on {settings.ranks} rank{'s' * (settings.ranks > 1)} with {settings.jobs} run{'s' * (settings.jobs > 1)} at "
+        "once. All of it is on the validation set.",
         "",
     ]
     lines += [f"![{name}](plots/{name}.svg)" for name in pictures]

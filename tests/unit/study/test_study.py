@@ -1,0 +1,105 @@
+"""A whole study: small, killed in the middle, asked again, and refused where it is another one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import disttrain
+from disttrain.errors import InputError
+from disttrain.study import plots, report
+from disttrain.study.settings import SETTINGS, Settings
+from disttrain.study.study import Found, study
+from disttrain.study.trials import Outcome, Trial
+from disttrain.study.words import sentences
+
+SMALL = (
+    "batch.global=64",
+    "optimizer={name: sgd, lr: 0.1}",
+    "schedule={}",
+    "epochs=4",
+    "model={name: mlp, hidden: [16]}",
+)
+HELD = "data.validation={fraction: 0.2}"
+
+
+class KilledError(BaseException):
+    """Ends a process in a test as a signal would."""
+
+
+def ask(place: Path, settings: Settings, *overrides: str, kill_after: int = 1000) -> Found:
+    ran: list[str] = []
+
+    def done(trial: Trial, outcome: Outcome) -> None:
+        ran.append(trial.run_dir.name)
+        if len(ran) >= kill_after:
+            raise KilledError
+
+    recipe = disttrain.Recipe.load(None, *SMALL, HELD, *overrides)
+    return study(recipe, settings, place, done=done, say=lambda line: None)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> None:
+    place, settings = tmp_path / "study", Settings((32, 512), "loss", 0.7, rates=3, seeds=2)
+    with pytest.raises(KilledError):
+        ask(place, settings, kill_after=3)
+    runs = sorted(path.name for path in (place / "runs").iterdir())
+    assert len(runs) == 3
+    times = {name: (place / "runs" / name / "metrics.jsonl").stat().st_mtime_ns for name in runs}
+    found = ask(place, settings)
+    assert {name: (place / "runs" / name / "metrics.jsonl").stat().st_mtime_ns for name in runs} == times
+    small, large = found.points
+    assert found.fit is not None
+    assert 32 < min(small.samples) < min(large.samples)
+    assert min(large.samples) / 512 < min(small.samples) / 32
+    assert {run.seed for run in small.runs} == {2, 3}
+    assert small.runs[0].final["validation_loss"] < 1.5
+    assert any("a third" in sentence for sentence in sentences(found))
+
+    pictures = plots.draw(found, place)
+    report.write(found, place, pictures)
+    assert pictures == ["cost", "front", "generalisation", "curves"]
+    assert all((place / "plots" / f"{name}.svg").read_text().startswith("<?xml") for name in pictures)
+    assert list((place / "tensorboard").iterdir())
+    said = json.loads((place / "study.json").read_text(), parse_constant=pytest.fail)
+    assert [row["batch"] for row in said["batches"]] == [32, 512]
+    assert said["batches"][0]["samples_to_target"] == pytest.approx(sum(small.samples) / 2)
+    again = ask(place, settings)
+    assert report.as_json(again) == report.as_json(found)
+
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"recipe: optimizer.lr: 0.1 -> 0.2"):
+        ask(place, settings, "optimizer.lr=0.2")
+    with pytest.raises(InputError, match=r"--value: 0.7 -> 0.6"):
+        ask(place, Settings((32, 512), "loss", 0.6, rates=3, seeds=2))
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    (place / SETTINGS).write_text('{"format": 99, "disttrain": "9.9"}')
+    with pytest.raises(InputError, match=r"is of disttrain 9\.9"):
+        ask(place, settings)
+    shutil.rmtree(place / "runs")
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="compares at least 2"):
+        Settings((64,))
+    two = Settings((32, 64), "loss", 0.7)
+    with pytest.raises(InputError, match=r"add data\.validation"):
+        study(disttrain.Recipe.load(None, *SMALL), two, tmp_path / "a", done=print, say=print)
+    with pytest.raises(InputError, match="--batches 5000: the global batch is 5000"):
+        ask(tmp_path / "a", Settings((32, 5000)))
+    with pytest.raises(InputError, match=r"batch\.growth"):
+        ask(tmp_path / "a", two, "batch.growth={kind: linear, max: 128, epochs: 1}")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no study"):
+        ask(tmp_path / "b", two)
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine.txt"]
+    with pytest.raises(InputError, match="no such metric: acuracy; there are loss, accuracy"):
+        ask(tmp_path / "c", Settings((32, 64), "acuracy", 0.7))
+    with pytest.raises(InputError, match=r"no batch has reached validation accuracy at least 2 .*closest, 32: 0\.\d"):
+        ask(tmp_path / "d", Settings((32, 64), "accuracy", 2.0, rates=3, seeds=2, budget=400, every=200))

@@ -1,0 +1,117 @@
+"""Goal, search and fit of a study, against curves whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from disttrain.errors import InputError
+from disttrain.study.fit import fit_hyperbola
+from disttrain.study.goal import Goal, at_samples, parse_target, reached_at, smoothed
+from disttrain.study.search import DIVERGED, MISSED, REACHED, Score, at_edge, best_rate, could_be_better, next_rates
+
+LOSS = Goal("loss", 0.5, higher=False)
+
+
+def test_when_a_goal_was_reached() -> None:
+    straight = [(100, 0.9), (200, 0.7), (300, 0.4), (400, 0.3)]
+    assert reached_at(straight, LOSS) == pytest.approx(200 + 100 * 0.2 / 0.3)
+    assert reached_at([(s, -v) for s, v in straight], Goal("accuracy", -0.5, higher=True)) == reached_at(straight, LOSS)
+    assert reached_at(straight[:3], LOSS) is None, "one reading is not enough"
+    assert reached_at([(100, 0.9), (200, 0.4), (300, 0.7), (400, 0.6)], LOSS) is None, "a single dip is not enough"
+    assert reached_at([(100, 0.9), (200, math.nan), (300, 0.7), (400, 0.6)], LOSS) is None
+    assert reached_at([(100, 0.4), (200, 0.3), (300, 0.2)], LOSS) == 200
+    assert smoothed([3.0, 1.0, 2.0]) == [3.0, 2.0, 2.0]
+    assert at_samples(straight, 250) == 0.4
+    assert at_samples(straight, 500) is None
+    assert parse_target("loss=0.45") == ("loss", 0.45)
+    for wrong in ("loss", "=3", "loss=nan", "loss=much"):
+        with pytest.raises(InputError, match="expected METRIC=VALUE"):
+            parse_target(wrong)
+
+
+def searched(best: float, diverges_from: int, most: int = 9) -> dict[int, Score]:
+    """The search on samples that are a parabola in the log of the rate."""
+    tried: dict[int, Score] = {}
+    while wanted := next_rates(tried, most):
+        for k in wanted:
+            tried[k] = (
+                Score(DIVERGED, 0.0) if k >= diverges_from else Score(REACHED, 1000 * 2 ** (0.1 * (k - best) ** 2))
+            )
+    return tried
+
+
+def test_the_search_climbs_to_the_best_rate() -> None:
+    assert next_rates({}, 5) == [0]
+    assert (sorted(searched(0.2, 9)), best_rate(searched(0.2, 9))) == ([-1, 0, 1], 0)
+    assert (sorted(searched(2.9, 9)), best_rate(searched(2.9, 9))) == ([-1, 0, 1, 2, 3, 4], 3)
+    assert (sorted(searched(2.9, 2)), best_rate(searched(2.9, 2))) == ([-1, 0, 1, 2], 1)
+    assert (sorted(searched(-1.8, 0)), best_rate(searched(-1.8, 0))) == ([-3, -2, -1, 0], -2)
+    assert not at_edge(searched(2.9, 2))
+    assert at_edge(searched(8.0, 99, most=4))
+    assert len(searched(8.0, 99, most=4)) == 4
+    missed = {0: Score(MISSED, 0.6), 1: Score(MISSED, 0.5)}
+    assert next_rates(missed, 5) == [2]
+    found = searched(0.2, 9)
+    assert could_be_better(found) == pytest.approx(math.log(2) * 0.1 * 0.04)
+    assert could_be_better(missed) == 0.0
+
+
+def runs(critical: float, batches: list[int], scatter: float, seed: int, bend: float = 1.0) -> list[list[float]]:
+    random = np.random.default_rng(seed)
+    return [
+        [1e5 * (1 + (b / critical) ** bend) * math.exp(scatter * random.normal()) for _ in range(3)] for b in batches
+    ]
+
+
+def test_the_fit_finds_the_curve_and_its_interval_covers() -> None:
+    batches = [32, 128, 512, 2048, 8192]
+    exact = fit_hyperbola(batches, runs(700, batches, 1e-6, 0), [0.0] * 5)
+    assert exact is not None
+    assert exact.critical_batch.value == pytest.approx(700, rel=1e-3)
+    assert exact.least_samples.value == pytest.approx(1e5, rel=1e-3)
+    assert exact.least_updates.value == pytest.approx(1e5 / 700, rel=1e-3)
+    covered, fitting, width = 0, 0, []
+    for seed in range(40):
+        fit = fit_hyperbola(batches, runs(700, batches, 0.05, seed), [0.0] * 5)
+        assert fit is not None
+        low, high = fit.critical_batch.low, fit.critical_batch.high
+        assert low is not None
+        assert high is not None
+        covered += low <= 700 <= high
+        fitting += fit.fits
+        width.append(high / low)
+    assert covered >= 35
+    assert fitting >= 35
+    assert float(np.median(width)) < 1.4
+
+
+def test_what_the_data_do_not_say_has_no_end() -> None:
+    flat, steep = [8, 16, 32], [20000, 40000, 80000]
+    for seed in range(5):
+        low = fit_hyperbola(flat, runs(700, flat, 0.05, seed), [0.0] * 3)
+        high = fit_hyperbola(steep, runs(700, steep, 0.05, seed), [0.0] * 3)
+        assert low is not None
+        assert high is not None
+        assert low.critical_batch.high is None
+        assert high.critical_batch.low is None
+        assert high.least_samples.low is None
+        assert high.least_updates.low is not None
+    bent = fit_hyperbola(
+        [32, 128, 512, 2048, 8192], runs(700, [32, 128, 512, 2048, 8192], 0.02, 0, bend=2.0), [0.0] * 5
+    )
+    assert bent is not None
+    assert not bent.fits
+    assert fit_hyperbola([32], runs(700, [32], 0.1, 0), [0.0]) is None
+    two = fit_hyperbola([32, 4096], runs(700, [32, 4096], 0.02, 0), [0.0, 0.0])
+    assert two is not None
+    assert two.p_value is None
+    assert two.critical_batch.value == pytest.approx(700, rel=0.1)
+    sure, unsure = (fit_hyperbola([32, 512, 8192], runs(700, [32, 512, 8192], 0.02, 1), [m] * 3) for m in (0.0, 0.2))
+    assert sure is not None
+    assert unsure is not None
+    ends = [(f.critical_batch.high or 0) / (f.critical_batch.low or 1) for f in (sure, unsure)]
+    assert all(a < b for a, b in pairwise(ends)), "what a search may have missed widens the interval"
