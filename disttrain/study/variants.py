@@ -11,8 +11,8 @@ from disttrain.config.sections.hooks import CallbackEntry
 from disttrain.config.sections.recipe import CheckpointSettings, Evaluate
 from disttrain.errors import InputError
 from disttrain.methods.model import facts_of
+from disttrain.plan.carry import carried
 from disttrain.plan.plan import StepPlan, resolve_plan
-from disttrain.plan.schedule import peak_lr
 from disttrain.study.goal import Goal
 from disttrain.study.settings import Settings
 from disttrain.study.trials import Trial
@@ -50,7 +50,7 @@ class Base:
 
     def peak(self, batch: int, exponent: int = 0) -> float:
         """The learning rate at the top of the schedule."""
-        return peak_lr(self.recipe, batch) * 2.0**exponent
+        return carried(self.recipe, batch, self.budget).lr * 2.0**exponent
 
     def trial(
         self,
@@ -120,7 +120,7 @@ def make_base(given: Recipe, settings: Settings) -> Base:
         return resolve_plan(recipe, sizes.train, sizes.test, ranks, facts, validation_samples=sizes.validation)
 
     own = plan(given)
-    recipe = _with_law(given, settings.law, own.global_batch)
+    recipe = _with_law(given, settings.law, own)
     budget = settings.budget if settings.budget is not None else 4 * own.total_samples
     every = settings.every if settings.every is not None else max(own.total_samples // 40, 1)
     constant = given.schedule.decay.kind == "constant"
@@ -149,15 +149,15 @@ SCHEDULE = (
 )
 
 
-def _with_law(given: Recipe, law: str, batch: int) -> Recipe:
+def _with_law(given: Recipe, law: str, own: StepPlan) -> Recipe:
     """The recipe with its rate as a law of the batch: what it says at its own batch stays."""
-    optimizer = given.optimizer
+    optimizer, batch = given.optimizer, own.global_batch
     if law == "auto":
         law = optimizer.lr_scaling
         law = law if law != "none" else ("linear" if optimizer.name in LINEAR else "sqrt")
-    changes = {"lr_scaling": law, "lr": optimizer.lr, "reference_batch": optimizer.reference_batch or batch}
+    changes: dict[str, object] = {"reference_batch": optimizer.reference_batch or batch}
     if law != optimizer.lr_scaling:
-        changes |= {"lr": peak_lr(given, batch), "reference_batch": batch}
+        changes = {"lr_scaling": law, "lr": own.peak_lr, "reference_batch": batch, "carry": None}
     return given.model_copy(update={"optimizer": optimizer.model_copy(update=changes)})
 
 
