@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from disttrain.cli.options import Words, recipe_and_overrides
 from disttrain.errors import InputError
 
+if TYPE_CHECKING:
+    from disttrain.config import Recipe
+    from disttrain.study.settings import Settings
+
+
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="METRIC=VALUE",
+        help="Of the validation set; default: the loss that the recipe as it is reaches after half of its length.",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option("--budget", metavar="SAMPLES", help="A run is given up then; default: 4 times the recipe."),
+]
+Every = Annotated[
+    int | None,
+    typer.Option("--every", metavar="SAMPLES", help="Between evaluations; default: a fortieth of the recipe."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Directory of the study; default: studies/NAME. It goes on there.")
+]
+
 
 def study(
     words: Words = None,
     batches: Annotated[str, typer.Option("--batches", help="Global batches to compare, such as 64,256,1024.")] = "",
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            metavar="METRIC=VALUE",
-            help="Of the validation set; default: the loss that the recipe as it is reaches after half of its length.",
-        ),
-    ] = None,
+    target: Target = None,
     rates: Annotated[int, typer.Option("--rates", help="Most learning rates tried for a batch.")] = 7,
     seeds: Annotated[int, typer.Option("--seeds", help="Runs of each batch at its best rate.")] = 3,
-    law: Annotated[
-        str, typer.Option("--law", help="Where each search of a rate begins: linear, sqrt, none, or auto.")
-    ] = "auto",
-    budget: Annotated[
-        int | None,
-        typer.Option("--budget", metavar="SAMPLES", help="A run is given up then; default: 4 times the recipe."),
-    ] = None,
-    every: Annotated[
-        int | None,
-        typer.Option("--every", metavar="SAMPLES", help="Between evaluations; default: a fortieth of the recipe."),
-    ] = None,
+    law: Annotated[str, typer.Option("--law", help="Where a search begins: linear, sqrt, none, or auto.")] = "auto",
+    budget: Budget = None,
+    every: Every = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Runs at once.")] = 1,
     ranks: Annotated[int, typer.Option("--ranks", help="Processes of each run, on this machine.")] = 1,
-    engine: Annotated[
-        str, typer.Option("--engine", help="Of several ranks: ddp, horovod (Gloo) or horovod-mpi.")
-    ] = "ddp",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Directory of the study; default: studies/NAME. It goes on there.")
-    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="Of several ranks: ddp, horovod or horovod-mpi.")] = "ddp",
+    out: Out = None,
     json: Annotated[bool, typer.Option("--json", help="Print study.json and nothing else.")] = False,
 ) -> None:
     """What the batch costs: updates, samples and time to a target on the validation set, each batch at its own best rate; the
@@ -66,16 +73,15 @@ def study(
         ranks=ranks,
         engine=engine,
     )
+    _run(recipe, settings, out if out is not None else Path("studies") / (recipe.name or "study"), json)
 
-    # Only now is the input known to be good enough for the heavy imports.
-    import sys
 
-    from disttrain.cli.console import print_table
+def _run(recipe: Recipe, settings: Settings, directory: Path, json: bool) -> None:
+    from disttrain.cli.console import print_table  # only now is the input known to be good enough for the heavy imports
     from disttrain.study import plots, report
     from disttrain.study.study import study as run_study
     from disttrain.study.words import sentences
 
-    directory = out if out is not None else Path("studies") / (recipe.name or "study")
     plots.require()
     told = sys.stderr if json else sys.stdout
     found = run_study(
@@ -87,8 +93,7 @@ def study(
         ),
         say=lambda line: print(line, file=told, flush=True),
     )
-    pictures = plots.draw(found, directory)
-    report.write(found, directory, pictures)
+    report.write(found, directory, plots.draw(found, directory))
     if json:
         print((directory / "study.json").read_text(encoding="utf-8"), end="")
         return
