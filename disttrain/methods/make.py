@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from disttrain.config.sections.optimizers import BatchInvariantAdam
 from disttrain.data.batch import Batch
 from disttrain.methods.added_noise import Change, Weigh, make_gradient_noise, make_sample_weights
 from disttrain.methods.averaging import Average, MovingAverage, make_average
@@ -21,6 +22,7 @@ from disttrain.methods.noise.make import make_noise_meter
 from disttrain.methods.noise.meter import NoiseMeter, PieceMeter
 from disttrain.methods.numerics import NumericsWatch
 from disttrain.methods.penalties import make_penalties
+from disttrain.methods.slice_squares import SliceSquares
 from disttrain.methods.update_angle import UpdateAngle
 
 
@@ -69,6 +71,7 @@ def make_methods(context: Context) -> Parts:
     if isinstance(batch_size, AdaptiveBatch):
         by_name["batch_size"] = batch_size
     for name, wanted, method in (
+        ("slice_squares", isinstance(recipe.optimizer, BatchInvariantAdam), SliceSquares),
         ("momentum", context.plan.momentum is not None, MomentumCycle),
         ("layer_ratios", recipe.log.layer_ratios, LayerRatios),
         ("numerics", recipe.numerics is not None, NumericsWatch),

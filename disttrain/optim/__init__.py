@@ -1,6 +1,7 @@
 """Optimizers, parameter groups and averages of weights. Needs torch and nothing else of disttrain."""
 
 from disttrain.optim.averaging import EMA, SWA, WeightAverage
+from disttrain.optim.batch_invariant_adam import BatchInvariantAdam
 from disttrain.optim.depth import layer_depths
 from disttrain.optim.groups import EXCLUSIONS, bare_groups, bias_and_norm, nothing, param_groups
 from disttrain.optim.lamb import LAMB
@@ -18,6 +19,7 @@ __all__ = [
     "LARC",
     "LARS",
     "SWA",
+    "BatchInvariantAdam",
     "Muon",
     "NovoGrad",
     "WeightAverage",

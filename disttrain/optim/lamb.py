@@ -11,7 +11,6 @@ from torch import Tensor
 from disttrain.optim.groups import bare_groups
 from disttrain.optim.layerwise import (
     LayerwiseOptimizer,
-    adam_updates,
     adapts,
     alike,
     new_step,
@@ -21,6 +20,7 @@ from disttrain.optim.layerwise import (
     subtract_,
     wide,
 )
+from disttrain.optim.moments import adam_updates
 
 
 class LAMB(LayerwiseOptimizer):

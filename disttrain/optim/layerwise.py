@@ -222,22 +222,6 @@ def bias_corrections(steps: Sequence[Tensor], beta: float, capturable: bool) -> 
     return [1.0 - beta ** float(t) for t in steps]
 
 
-def adam_updates(
-    group: Mapping[str, Any], first: list[Tensor], second: list[Tensor], steps: list[Tensor]
-) -> list[Tensor]:
-    """New tensors ``m^ / (sqrt(v^) + eps)``, bias-corrected if ``group`` says so."""
-    denominators = list(torch._foreach_sqrt(second))
-    if not group["bias_correction"]:
-        torch._foreach_add_(denominators, group["eps"])
-        return list(torch._foreach_div(first, denominators))
-    one, two = (bias_corrections(steps, beta, group["capturable"]) for beta in group["betas"])
-    torch._foreach_div_(denominators, [c**0.5 for c in two])
-    torch._foreach_add_(denominators, group["eps"])
-    updates = list(torch._foreach_div(first, denominators))
-    torch._foreach_div_(updates, one)
-    return updates
-
-
 def check(holds: bool, message: str) -> None:
     """Raise ValueError unless ``holds``."""
     if not holds:

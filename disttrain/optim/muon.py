@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from disttrain.optim.layerwise import LayerwiseOptimizer, adam_updates, new_step, subtract_
+from disttrain.optim.layerwise import LayerwiseOptimizer, subtract_
 from disttrain.optim.matrices import is_matrix
+from disttrain.optim.moments import adamw_updates
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Jordan's quintic: five steps bring singular values between 0.01 and 1 to between 0.7 and 1.2."""
@@ -128,13 +129,4 @@ def _orthogonal(group: dict[str, Any], grads: list[Tensor], states: list[dict[st
 
 
 def _adamw(group: dict[str, Any], grads: list[Tensor], states: list[dict[str, Any]]) -> list[Tensor]:
-    for g, state in zip(grads, states, strict=True):
-        if "exp_avg" not in state:
-            state["step"] = new_step(g, group["capturable"])
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(g), torch.zeros_like(g)
-    steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
-    torch._foreach_add_(steps, 1.0)
-    torch._foreach_lerp_(first, grads, 1.0 - group["betas"][0])
-    torch._foreach_mul_(second, group["betas"][1])
-    torch._foreach_addcmul_(second, grads, grads, 1.0 - group["betas"][1])
-    return adam_updates({**group, "bias_correction": True}, first, second, steps)
+    return adamw_updates(group, grads, list(torch._foreach_mul(grads, grads)), states)

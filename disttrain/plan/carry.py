@@ -92,6 +92,8 @@ _CARRIED = {"betas", "momentum", "alpha", "eps"}
 def _laws(section: Any) -> _Laws:
     if section.name == "sgd":
         return _Laws(schedules.linear_scaling, schedules.saturating_scaling, "momentum")
+    if section.name == "batch_invariant_adam":
+        return _ROOT._replace(rate=schedules.linear_scaling)
     if section.name == "rmsprop":
         return _ROOT._replace(adds_up="momentum")
     return _ROOT._replace(adds_up="betas") if section.name == "novograd" and not section.grad_averaging else _ROOT
@@ -114,7 +116,7 @@ def _carry(recipe: Recipe, batch: int, samples: int) -> Carried:
         before, after = (_first(values[laws.adds_up]) for values in (given, arguments))
         summed = (1.0 - after) / (1.0 - before)
         why += f", x {summed:.4g}, because an update adds up fewer gradients" if summed != 1.0 else ""
-    if "eps" in given and carry.eps is not False:
+    if "eps" in given and carry.eps is not False and "eps" not in left:
         arguments["eps"] = given["eps"] / math.sqrt(factor)
         changes.append(
             Change("eps", given["eps"], arguments["eps"], "as the noise beside it: by the root of the batch")

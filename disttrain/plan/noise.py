@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from disttrain.config import Recipe
-from disttrain.config.sections.optimizers import Sgd
+from disttrain.config.sections.optimizers import BatchInvariantAdam, Sgd
 from disttrain.data.shares import slice_borders
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
@@ -18,7 +18,7 @@ class Slices:
 
     Attributes:
         size: samples of a slice; 0: no update does.
-        every: updates between two that measure.
+        every: updates between two that do.
     """
 
     size: int = 0
@@ -37,7 +37,7 @@ def measured_every(recipe: Recipe) -> int:
 
 
 def resolve_slices(recipe: Recipe, model: ModelFacts, batch: int, fits: int | None, ranks: int) -> Slices:
-    """From the recipe's ``noise_scale.slice``.
+    """From the recipe's ``optimizer.slice``, of which every update is made, or its ``noise_scale.slice``.
 
     Args:
         batch: the smallest global batch.
@@ -47,38 +47,46 @@ def resolve_slices(recipe: Recipe, model: ModelFacts, batch: int, fits: int | No
         InputError: the batch cannot be cut like that; the message has the numbers that would work.
     """
     size = None if recipe.noise_scale is None else recipe.noise_scale.slice
+    key, every, least = "noise_scale.slice", measured_every(recipe), 2
+    if isinstance(recipe.optimizer, BatchInvariantAdam):
+        if size not in (None, recipe.optimizer.slice):
+            raise InputError(f"noise_scale.slice is {size}, and optimizer.slice cuts every batch: leave out the former")
+        size, key, every, least = recipe.optimizer.slice, "optimizer.slice", 1, 1
     if size is None:
         return Slices()
+    if model.over_global_batch:
+        raise InputError(f"{key}: task {recipe.task.name} takes its loss over the global batch, which is never cut")
     ghost = model.ghost_size
     if model.sync_norm:
         raise InputError(
-            "noise_scale.slice: batch_norm.kind sync takes statistics over what all ranks have at once, which a slice is not: "
+            f"{key}: batch_norm.kind sync takes statistics over what all ranks have at once, which a slice is not: "
             "leave slice out, or use batch_norm.kind ghost"
         )
-    most = min(fits or batch, batch // 2, batch // ranks) // ghost * ghost
+    most = min(fits or batch, batch // least, batch // ranks) // ghost * ghost
     works = f"choose a slice of at most {most}" if most else "leave slice out"
     if size % ghost:
         near = " or ".join(str(n) for n in (size // ghost * ghost, -(-size // ghost) * ghost) if 0 < n <= most)
         raise InputError(
-            f"noise_scale.slice is {size}, and a slice is made of whole ghosts of {ghost} samples: "
+            f"{key} is {size}, and a slice is made of whole ghosts of {ghost} samples: "
             + (f"choose {near}" if near else works)
         )
     if fits is not None and size > fits:
-        raise InputError(
-            f"noise_scale.slice is {size}, but at most {fits} samples go through the model at once: {works}"
-        )
+        raise InputError(f"{key} is {size}, but at most {fits} samples go through the model at once: {works}")
     slices = len(slice_borders(batch, size, ghost)) - 1
-    if slices < max(2, ranks):
+    if slices < max(least, ranks):
         wanted = "2 are compared" if ranks < 3 else f"each of {ranks} ranks needs one"
         raise InputError(
-            f"noise_scale.slice is {size}: the global batch of {batch} has {slices} such slices, and at least {wanted}: {works}"
+            f"{key} is {size}: the global batch of {batch} has {slices} such slices, and at least {wanted}: {works}"
             + (f", or at most {slices} ranks" if slices > 1 else "")
         )
-    return Slices(size, measured_every(recipe))
+    return Slices(size, every)
 
 
 def explain_noise(recipe: Recipe, slices: Slices) -> Iterator[tuple[str, str, str]]:
     """Lines for ``disttrain show``."""
+    if isinstance(recipe.optimizer, BatchInvariantAdam):
+        why = "each update goes through the model in slices, whose squared gradients are the optimizer's second moment"
+        yield "slices", f"{slices.size} samples", why
     every = measured_every(recipe)
     if not every:
         return

@@ -37,7 +37,7 @@ class StepPlan:
         share: smallest and largest number of samples a rank contributes to a full batch.
         micro_batch: most samples that go through the model at once.
         accumulation: micro-batches of the rank with the largest share.
-        slices: the updates that are cut in another way, because they measure the noise scale.
+        slices: the updates that are cut in another way, because the noise scale or the optimizer is of slices.
         train_samples, test_samples, validation_samples: trained on, tested on, and validating; 0: the test set decides.
         epoch: how an epoch is cut into updates.
         total_samples, total_updates: length of the run; an adaptive batch makes another number of updates.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from disttrain.config import Recipe
+from disttrain.config.sections.optimizers import BatchInvariantAdam
 from disttrain.errors import InputError, OutOfMemoryError
 from disttrain.nn.facts import ModelFacts
 from disttrain.plan.plan import StepPlan, resolve_plan
@@ -31,11 +32,12 @@ def halved(recipe: Recipe, plan: StepPlan, model: ModelFacts) -> StepPlan:
 
 def on_one_rank(recipe: Recipe, batch: int) -> Recipe:
     """The recipe with another global batch, and without what asks for several ranks or micro-batches."""
+    sliced = {"slice": batch} if isinstance(recipe.optimizer, BatchInvariantAdam) else {}
     changes = {
         "batch": recipe.batch.model_copy(
             update={"global_": batch, "per_rank_max": None, "growth": None, "adaptive": None}
         ),
-        "optimizer": recipe.optimizer.model_copy(update={"lr_scaling": "none"}),
+        "optimizer": recipe.optimizer.model_copy(update={"lr_scaling": "none", **sliced}),
         "communication": type(recipe.communication)(),
         "data": recipe.data.model_copy(update={"workers": 0}),
         "start_from": None,

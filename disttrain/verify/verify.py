@@ -62,10 +62,10 @@ REFERENCE = Variant(1, 1, "local")
 
 
 def possible(recipe: Recipe, todo: Sequence[Variant]) -> list[Variant]:
-    """Those that the recipe's plan does not refuse: a loss over the global batch is never accumulated, and a slice that the noise
-    scale is measured in goes through the model at once."""
-    facts, noise = facts_of(recipe, make_task(recipe)), recipe.noise_scale
-    least = noise.slice or 1 if noise is not None else 1
+    """Those that the recipe's plan does not refuse: a loss over the global batch is never accumulated, and a slice, of the noise
+    scale or of the optimizer, goes through the model at once."""
+    facts = facts_of(recipe, make_task(recipe))
+    least = max(getattr(section, "slice", None) or 1 for section in (recipe.noise_scale, recipe.optimizer))
     fine = [v for v in todo if v.accumulation == 1 or not facts.over_global_batch]
     if (total := recipe.batch.global_) is None:
         return fine

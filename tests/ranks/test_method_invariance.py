@@ -42,6 +42,10 @@ METHODS = {
         "gradient={clip_adaptive: 0.05, noise: {kind: multiplicative, match_batch: 60}}",
         "loss={mixup: 0.4, cutmix: 1.0, label_smoothing: 0.1, penalties: [{parameters: ['*weight'], l1: 0.0001, l2: 0.001}]}",
     ],
+    "squared gradients of slices": [
+        "optimizer={name: batch_invariant_adam, lr: 0.0005, slice: 60, reference_batch: 60}",
+        "noise_scale={every_steps: 5}",
+    ],
     "Muon, momentum in a cycle": [
         "optimizer={name: muon, lr: 0.005, adamw: ['body.1.*', 'head.*']}",
         "schedule={decay: {kind: one_cycle}}",

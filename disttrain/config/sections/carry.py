@@ -24,6 +24,11 @@ LEFT: dict[str, dict[str, str]] = {
     },
     "novograd": {"noise_batch": _SIGNS, "reference_samples": _DURATION},
     "muon": {"noise_batch": _SIGNS, "reference_samples": _DURATION},
+    "batch_invariant_adam": {
+        "eps": "what it stands beside is the gradient of a slice, which does not follow the batch",
+        "noise_batch": _SIGNS,
+        "reference_samples": _DURATION,
+    },
 }
 """Of each optimizer that can be carried: what stays as it is, and why."""
 

@@ -236,6 +236,25 @@ class Muon(_Adam):
     )
 
 
+class BatchInvariantAdam(_Adam):
+    """AdamW with squared gradients of fixed slices of the batch (Wang and Aitchison 2024, arXiv:2402.18824)."""
+
+    OURS: ClassVar = {*_Optimizer.OURS, "slice"}
+    made_by = "disttrain.optim:BatchInvariantAdam"
+
+    name: Literal["batch_invariant_adam"]
+    lr_scaling: Literal["linear", "carry", "none"] = Field(
+        "carry", description="How the rate follows the global batch; carry: rate times k, betas to the power of k."
+    )
+    reference_batch: Positive = Field(description="Batch that lr and betas are meant for.", examples=[32])
+    slice: Positive = Field(
+        description="Samples of a slice, whose gradients are squared: all updates go through the model in slices. A multiple of "
+        "the ghost size, the same at every batch.",
+        examples=[32],
+    )
+    weight_decay_exclude: Exclude = _DECAYED
+
+
 class CustomOptimizer(_Optimizer, Open):
     """``pkg.mod:Class``; further keys are its arguments."""
 
@@ -252,6 +271,7 @@ Optimizer = Annotated[
     | Annotated[Lamb, Tag("lamb")]
     | Annotated[NovoGrad, Tag("novograd")]
     | Annotated[Muon, Tag("muon")]
+    | Annotated[BatchInvariantAdam, Tag("batch_invariant_adam")]
     | Annotated[CustomOptimizer, Tag(CUSTOM)],
     Discriminator(by_name),
 ]

@@ -46,7 +46,7 @@ ONE_MISTAKE = {
     ),
     "a key of another optimizer": (
         lr("0.1, betas: [0.9, 0.99]"),
-        "5: optimizer.betas: unknown key for sgd; it belongs to adamw, lamb, novograd or muon",
+        "5: optimizer.betas: unknown key for sgd; it belongs to adamw, lamb, novograd, muon or batch_invariant_adam",
     ),
     "a key of other decays": (
         GOOD + "schedule:\n  decay:\n    kind: cosine\n    gamma: 0.1\n",
@@ -67,7 +67,7 @@ ONE_MISTAKE = {
     ),
     "an unknown optimizer": (
         changed("sgd", "rprop"),
-        '5: optimizer.name: got "rprop"; expected sgd | adamw | rmsprop | lars | lamb | novograd | muon | pkg.mod:Object; '
+        '5: optimizer.name: got "rprop"; expected sgd | adamw | rmsprop | lars | lamb | novograd | muon | batch_invariant_adam | pkg.mod:Object; '
         "did you mean rmsprop?",
     ),
     "an unknown model": (GOOD + "model: {name: vgg}\n", f'6: model.name: got "vgg"; expected {MODELS}'),

@@ -204,3 +204,26 @@ def muon(
             w = store(w - lr * weight_decay * w - lr * u)
         found.append(w)
     return found
+
+
+def batch_invariant_adam(
+    weights: Sequence[Array],
+    slices: Callable[[int, int, Array], Sequence[Array]],
+    rates: Sequence[float],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> list[Array]:
+    """Wang and Aitchison 2024: gradients of equal ``slices`` of the batch are averaged for m, squared and averaged for v."""
+    found = []
+    for i, start in enumerate(weights):
+        w, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
+        for t, lr in enumerate(rates):
+            parts = np.stack(list(slices(t, i, w)))
+            m = betas[0] * m + (1 - betas[0]) * parts.mean(0)
+            v = betas[1] * v + (1 - betas[1]) * (parts**2).mean(0)
+            u = (m / (1 - betas[0] ** (t + 1))) / (np.sqrt(v / (1 - betas[1] ** (t + 1))) + eps)
+            w = w - lr * weight_decay * w - lr * u
+        found.append(w)
+    return found

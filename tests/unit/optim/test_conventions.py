@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from disttrain.optim import LAMB, LARC, LARS, Muon, NovoGrad, layer_ratios, param_groups
+from disttrain.optim import LAMB, LARC, LARS, BatchInvariantAdam, Muon, NovoGrad, layer_ratios, param_groups
 
 Make = Callable[..., Any]
 
@@ -20,7 +20,7 @@ def larc(params: Any, lr: Any = 0.1, **others: Any) -> LARC:
     return LARC(torch.optim.SGD(params, lr, momentum=0.9, weight_decay=0.01, **others))
 
 
-OURS: list[Make] = [LARS, LAMB, NovoGrad, Muon]
+OURS: list[Make] = [LARS, LAMB, NovoGrad, Muon, BatchInvariantAdam]
 ALL: list[Make] = [*OURS, larc]
 
 

@@ -59,6 +59,7 @@ KINDS = {
     "lamb": "optimizer={name: lamb, lr: 0.01}",
     "novograd": "optimizer={name: novograd, lr: 0.01}",
     "muon": "optimizer={name: muon, lr: 0.01}",
+    "slices": "optimizer={name: batch_invariant_adam, lr: 0.01, slice: 10, reference_batch: 10, lr_scaling: linear}",
     "sgd": "optimizer={name: sgd, lr: 0.1, momentum: 0.9}",
     "plain": "optimizer={name: sgd, lr: 0.1, momentum: 0.0}",
     "fp16": "precision=fp16",
