@@ -67,8 +67,8 @@ ONE_MISTAKE = {
     ),
     "an unknown optimizer": (
         changed("sgd", "rprop"),
-        '5: optimizer.name: got "rprop"; expected sgd | adamw | rmsprop | lars | lamb | novograd | muon | batch_invariant_adam | pkg.mod:Object; '
-        "did you mean rmsprop?",
+        '5: optimizer.name: got "rprop"; expected sgd | adamw | rmsprop | lars | lamb | novograd | muon | '
+        "batch_invariant_adam | pkg.mod:Object; did you mean rmsprop?",
     ),
     "an unknown model": (GOOD + "model: {name: vgg}\n", f'6: model.name: got "vgg"; expected {MODELS}'),
     "our own word for the user's": (changed("digits", "custom"), f'2: task.name: got "custom"; expected {TASKS}'),
