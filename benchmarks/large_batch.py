@@ -1,132 +1,244 @@
-"""What a large batch costs on real data, and what each method gives back: Fashion-MNIST, batch 64 against 8192.
+"""The fair table: optimizers at a large batch after equal tuning, on Fashion-MNIST and on signals in one dimension.
 
-    OMP_NUM_THREADS=1 python benchmarks/large_batch.py [--seeds 1 2 3] [--jobs 2] [--only NAME ...]
+    OMP_NUM_THREADS=1 python benchmarks/large_batch.py [--tasks fashion signals] [--rows NAME ...] [--seeds 1 2 3 4 5]
 
-Every row is a recipe of ``configs/small`` with overrides, trained by ``disttrain train`` in one process for the same number
-of epochs (regime adaptation excepted: there the number of updates is the same). Prints, as Markdown, the updates made, the mean
-test accuracy of the seeds, their spread (half of largest minus smallest), and the difference from the reference. Batch norm
-takes its statistics over the whole batch, or over ghosts where the recipe says so; neither depends on the number of ranks.
+Every row trains the same network (layer norm, so nothing depends on ranks or on how a batch is cut) for the same epochs, and
+gets the same tuning: the same twelve points of a Sobol sequence, mapped to its own ranges of peak rate, length of the warmup and
+weight decay (trust coefficient for LARS), on one seed. Accuracy on ``data.validation``, a tenth of the train set, chooses; the
+test set is read for fresh seeds only, which tuned nothing.
 
-This is no fair comparison of methods: learning rates of LARS, LAMB, NovoGrad and growth were chosen by the test accuracy on
-seed 11, from three to five values each; SGD's follow from the reference's by the rule in question. The table shows other
-seeds. The regime's row takes a quarter of an hour for each seed.
+Everything is appended to ``large_batch.json`` as it comes, and what is there already is not run again. One process, one run
+after the other, about half an hour in all on one core. The tables are printed at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-SMALL = ROOT / "configs" / "small"
+import torch
+
+import disttrain
+from disttrain.errors import DivergedError
+from disttrain.tasks.base import Task
+from disttrain.tasks.mnist import FashionMnist
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from signals import Signals
+
+FILE = Path(__file__).with_suffix(".json")
+TRIALS, TUNING_SEED = 12, 1001
+WARMUP = (0.02, 0.3)
+"""Shares of the run."""
+Settings = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a recipe with overrides."""
+    """One line of the table.
+
+    Attributes:
+        rate, third: what the unit interval is mapped to, logarithmically; the third setting by its key.
+        law: what a batch that grows instead of a decaying rate keeps; empty: the batch is constant.
+    """
 
     what: str
-    recipe: str
-    overrides: tuple[str, ...] = ()
+    optimizer: dict[str, Any]
+    rate: tuple[float, float]
+    third: tuple[str, float, float]
+    small: bool = False
+    law: str = ""
 
 
-SGD = "optimizer={{name: sgd, lr: 0.05, reference_batch: 64, lr_scaling: {}, momentum: 0.9, nesterov: true}}"
-WARMUP = "schedule.warmup={kind: linear, epochs: 2}"
+@dataclass(frozen=True)
+class Job:
+    """A task, its network, and its batches: small, where one that grows begins, and large."""
+
+    make: Callable[[], Task]
+    hidden: list[int]
+    batches: tuple[int, int, int]
+    epochs: int
+
+
+JOBS = {
+    "fashion": Job(FashionMnist, [64], (128, 512, 8192), 10),
+    "signals": Job(Signals, [64, 64], (64, 256, 2048), 20),
+}
+_BARE = {"weight_decay_exclude": "bias_and_norm"}
+_SGD = {"name": "sgd", "momentum": 0.9, "nesterov": True, **_BARE}
+_ADAMW = {"name": "adamw", "betas": [0.9, 0.98], **_BARE}
+_L2, _DECOUPLED = ("weight_decay", 1e-5, 1e-2), ("weight_decay", 1e-3, 1.0)
 ROWS = {
-    "reference": Row("batch 64, SGD", "fashion_b64_sgd"),
-    "naive": Row("8192, nothing done", "fashion_b8192_naive"),
-    "linear": Row("linear scaling", "fashion_b8192_naive", (SGD.format("linear"),)),
-    "linear-warmup": Row(
-        "linear scaling, gradual warmup of 5 epochs",
-        "fashion_b8192_naive",
-        (SGD.format("linear"), "schedule.warmup={kind: gradual, epochs: 5}"),
+    "small": Row("SGD, small batch", _SGD, (0.005, 0.5), _L2, small=True),
+    "sgd": Row("SGD", _SGD, (0.02, 2.0), _L2),
+    "adamw": Row("AdamW", _ADAMW, (1e-3, 0.1), _DECOUPLED),
+    "lars": Row(
+        "LARS", {"name": "lars", "momentum": 0.9, "weight_decay": 1e-4}, (0.1, 10.0), ("trust_coefficient", 2e-3, 0.2)
     ),
-    "sqrt": Row("square-root scaling", "fashion_b8192_naive", (SGD.format("sqrt"),)),
-    "sqrt-warmup": Row("square-root scaling, warmup", "fashion_b8192_naive", (SGD.format("sqrt"), WARMUP)),
-    "ghost": Row("square-root scaling, warmup, ghosts of 64", "fashion_b8192_sgd_sqrt"),
-    "noise": Row("16 x the rate, warmup, noise of batch 512", "fashion_b8192_noise"),
-    "noise-without": Row("the same without the noise", "fashion_b8192_noise", ("gradient.noise=null",)),
-    "lars": Row("LARS", "fashion_b8192_lars"),
-    "lamb": Row("LAMB", "fashion_b8192_lamb"),
-    "novograd": Row("NovoGrad", "fashion_b8192_novograd"),
-    "growth": Row("SGD, batch 512 growing to 8192 instead of decay", "fashion_b8192_growth"),
-    "lamb-ema": Row(
-        "LAMB and an average of the weights", "fashion_b8192_lamb", ("average={kind: ema, half_life: {epochs: 0.5}}",)
-    ),
-    "lamb-growth": Row(
-        "LAMB, batch 512 growing to 8192 instead of decay",
-        "fashion_b8192_growth",
-        (
-            "optimizer={name: lamb, lr: 0.02, betas: [0.9, 0.98]}",
-            "schedule={warmup: {epochs: 1}, decay: {kind: exponential, end: 0.005}}",
-        ),
-    ),
-    "regime": Row("regime adaptation, ghosts of 64, noise of batch 64", "fashion_b8192_regime"),
+    "lamb": Row("LAMB", {"name": "lamb", "betas": [0.9, 0.98]}, (5e-3, 0.5), _DECOUPLED),
+    "novograd": Row("NovoGrad", {"name": "novograd", "betas": [0.95, 0.98]}, (5e-3, 0.5), ("weight_decay", 1e-4, 0.1)),
+    "muon": Row("Muon", {"name": "muon", "betas": [0.9, 0.98]}, (1e-3, 0.1), _DECOUPLED),
+    "sgd-batch": Row("SGD, growing, keeps lr/B", _SGD, (0.02, 2.0), _L2, law="lr_over_batch"),
+    "sgd-sqrt": Row("SGD, growing, keeps lr/sqrt(B)", _SGD, (0.02, 2.0), _L2, law="lr_over_sqrt_batch"),
+    "adamw-batch": Row("AdamW, growing, keeps lr/B", _ADAMW, (1e-3, 0.1), _DECOUPLED, law="lr_over_batch"),
+    "adamw-sqrt": Row("AdamW, growing, keeps lr/sqrt(B)", _ADAMW, (1e-3, 0.1), _DECOUPLED, law="lr_over_sqrt_batch"),
 }
 
 
-def train(row: Row, seed: int, directory: Path) -> tuple[float, int]:
-    """Test accuracy, in percent, at the end of the run, and the updates it took."""
-    run_dir = directory / f"{row.recipe}-{abs(hash(row))}-{seed}"
-    command = [sys.executable, "-m", "disttrain", "train", str(SMALL / f"{row.recipe}.yaml")]
-    command += [
-        "--run-dir",
-        str(run_dir),
-        f"seed={seed}",
-        "evaluate.epochs=100000",
-        "log.every_steps=500",
-        *row.overrides,
+def trials(row: Row) -> list[Settings]:
+    """The settings that a row is tuned over: the same points for every row, rounded to what the table can say."""
+    points = torch.quasirandom.SobolEngine(3, scramble=True, seed=7).draw(TRIALS).tolist()
+    low, high = WARMUP
+    key, *third = row.third
+    return [
+        {
+            "lr": float(f"{_logarithmic(*row.rate, x):.2g}"),
+            "warmup": round(low + (high - low) * y, 2),
+            key: float(f"{_logarithmic(*third, z):.2g}"),
+        }
+        for x, y, z in points
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    last = next(line for line in reversed(lines) if "accuracy" in line)
-    return 100.0 * last["accuracy"], last["step"]
 
 
-def table(rows: dict[str, Row], found: dict[str, list[float]], updates: dict[str, int], seeds: Sequence[int]) -> str:
-    """The results as Markdown."""
-    reference = statistics.mean(found["reference"])
-    lines = ["| row | recipe | updates | test accuracy, mean | spread | against the reference |"]
-    lines.append("|---|---|---|---|---|---|")
-    for name, row in rows.items():
-        mean, half = statistics.mean(found[name]), (max(found[name]) - min(found[name])) / 2
-        recipe = " ".join([f"`{row.recipe}`", *(f"`{override}`" for override in row.overrides)])
-        numbers = f"{updates[name]:,} | {mean:.2f} % | ± {half:.2f} | {mean - reference:+.2f}"
-        lines.append(f"| {row.what} | {recipe} | {numbers} |")
-    return "\n".join(lines) + f"\n\nSeeds {', '.join(map(str, seeds))}.\n"
+def _logarithmic(low: float, high: float, share: float) -> float:
+    return float(low * (high / low) ** share)
+
+
+def recipe(job: Job, row: Row, settings: Settings, seed: int) -> dict[str, Any]:
+    """What is trained."""
+    small, start, large = job.batches
+    rates = {key: value for key, value in settings.items() if key != "warmup"}
+    batch: dict[str, Any] = {"global": small if row.small else large}
+    decay: dict[str, Any] = {"kind": "cosine"}
+    if row.law:
+        batch = {"global": start, "growth": {"kind": "instead_of_decay", "max": large, "keep": row.law}}
+        decay = {"kind": "exponential", "end": 0.01}
+    return {
+        "model": {"name": "mlp", "hidden": job.hidden, "norm": "layer"},
+        "batch": batch,
+        "epochs": job.epochs,
+        "optimizer": {**row.optimizer, **rates},
+        "schedule": {"warmup": {"epochs": settings["warmup"] * job.epochs}, "decay": decay},
+        "data": {"validation": {"fraction": 0.1}, "workers": 0},
+        "evaluate": {"epochs": 100000, "batch": 10000},
+        "log": {"every_steps": 100000, "sinks": []},
+        "seed": seed,
+    }
+
+
+@dataclass
+class Book:
+    """All runs so far, one record each, in a file."""
+
+    records: list[dict[str, Any]] = field(default_factory=lambda: json.loads(FILE.read_text()) if FILE.exists() else [])
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+    def run(self, job: str, row: str, settings: Settings, seed: int) -> dict[str, Any]:
+        """The record of a run, which is made unless it is there. The test accuracy stands in those of fresh seeds alone."""
+        key = {"task": job, "row": row, "settings": settings, "seed": seed}
+        for record in self.records:
+            if {name: record[name] for name in key} == key:
+                return record
+        began = time.monotonic()
+        record = {**key, **self._trained(job, recipe(JOBS[job], ROWS[row], settings, seed))}
+        if seed == TUNING_SEED:
+            record.pop("test", None)
+        self.records.append(record)
+        lines = ",\n".join(json.dumps(each) for each in self.records)
+        partial = FILE.with_suffix(".partial")
+        partial.write_text(f"[\n{lines}\n]\n")
+        os.replace(partial, FILE)
+        print(f"{time.monotonic() - began:5.1f} s  {record}", file=sys.stderr, flush=True)
+        return record
+
+    def _trained(self, job: str, made: dict[str, Any]) -> dict[str, Any]:
+        task = self.tasks.setdefault(job, JOBS[job].make())
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                done = disttrain.train(made, task=task, quiet=True, run_dir=directory)
+            except DivergedError:
+                return {"validation": None, "updates": None}
+        found = {"validation": done.metrics["validation_accuracy"], "test": done.metrics["accuracy"]}
+        return {**{name: round(100 * value, 3) for name, value in found.items()}, "updates": done.step}
+
+    def tried(self, job: str, row: str) -> list[tuple[float, Settings]]:
+        """Validation accuracies and their settings, the best first; a run that diverged counts 0."""
+        runs = [self.run(job, row, each, TUNING_SEED) for each in trials(ROWS[row])]
+        return sorted(((run["validation"] or 0.0, run["settings"]) for run in runs), key=lambda one: -one[0])
+
+    def chosen(self, job: str, row: str) -> Settings:
+        """The best settings on validation."""
+        return self.tried(job, row)[0][1]
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Mean and 95 % interval, by Student's t, of paired differences."""
+    from scipy.stats import t  # here, because only the tables need it
+
+    count = len(differences)
+    half = float(t.ppf(0.975, count - 1)) * statistics.stdev(differences) / count**0.5
+    return f"{statistics.mean(differences):+.2f} ± {half:.2f}"
+
+
+def table(book: Book, job: str, rows: Sequence[str], seeds: Sequence[int]) -> str:
+    """Fresh seeds, and what was tuned, as Markdown."""
+    fresh = {row: [book.run(job, row, book.chosen(job, row), seed) for seed in seeds] for row in rows}
+    lines = [
+        "| row | updates | validation | test | test, against small batch | test, against SGD |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row, runs in fresh.items():
+        means = [f"{statistics.mean([run[name] for run in runs]):.2f} %" for name in ("validation", "test")]
+        against = [
+            "" if row == other else interval([a["test"] - b["test"] for a, b in zip(runs, fresh[other], strict=True)])
+            for other in ("small", "sgd")
+        ]
+        updates = f"{runs[0]['updates']:,}"
+        lines.append(f"| {' | '.join([ROWS[row].what, updates, *means, *against])} |")
+    lines += [
+        "",
+        "| row | chosen | place in the rate's range | best | third | median | worst |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        tried = book.tried(job, row)
+        settings = tried[0][1]
+        low, high = ROWS[row].rate
+        place = math.log(settings["lr"] / low) / math.log(high / low)
+        ranked = [accuracy for accuracy, _ in tried]
+        shown = [f"{each:.2f}" for each in (ranked[0], ranked[2], statistics.median(ranked), ranked[-1])]
+        text = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        lines.append(f"| {' | '.join([ROWS[row].what, text, f'{100 * place:.0f} %', *shown])} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one core each")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--tasks", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     arguments = parser.parse_args()
-    rows = {name: row for name, row in ROWS.items() if name in {"reference", *arguments.only}}
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(arguments.jobs) as pool:
-        # The longest first, so that no core is idle at the end.
-        todo = [
-            (name, seed) for name in sorted(rows, key=lambda name: "regime" not in name) for seed in arguments.seeds
-        ]
-        results = pool.map(lambda job: (job[0], train(rows[job[0]], job[1], Path(directory))), todo)
-        found: dict[str, list[float]] = {}
-        updates: dict[str, int] = {}
-        for name, (accuracy, updates[name]) in results:
-            found.setdefault(name, []).append(accuracy)
-            print(f"{time.monotonic() - began:7.0f} s  {name:20} {accuracy:.2f} %", file=sys.stderr, flush=True)
-    print(table(rows, found, updates, arguments.seeds))
+    torch.set_num_threads(1)
+    book = Book()
+    for row in arguments.rows:
+        for job in arguments.tasks:
+            book.chosen(job, row)
+    for seed in arguments.seeds:
+        for row in arguments.rows:
+            for job in arguments.tasks:
+                book.run(job, row, book.chosen(job, row), seed)
+    for job in arguments.tasks:
+        print(f"## {job}\n\n{table(book, job, arguments.rows, arguments.seeds)}\n")
 
 
 if __name__ == "__main__":
