@@ -5,7 +5,8 @@
 Every row trains the same network (layer norm, so nothing depends on ranks or on how a batch is cut) for the same epochs, and
 gets the same tuning: the same twelve points of a Sobol sequence, mapped to its own ranges of peak rate, length of the warmup and
 weight decay (trust coefficient for LARS), on one seed. Accuracy on ``data.validation``, a tenth of the train set, chooses; the
-test set is read for fresh seeds only, which tuned nothing.
+test set is read for fresh seeds only, which tuned nothing. Rows by a rule are not tuned: they have the small batch's settings and
+its rate times a power of the batches' ratio.
 
 Everything is appended to ``large_batch.json`` as it comes, and what is there already is not run again. One process, one run
 after the other, about half an hour in all on one core. The tables are printed at the end.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
@@ -50,6 +50,7 @@ class Row:
     Attributes:
         rate, third: what the unit interval is mapped to, logarithmically; the third setting by its key.
         law: what a batch that grows instead of a decaying rate keeps; empty: the batch is constant.
+        rule: the power of the batches' ratio that the small batch's rate is multiplied by; None: the row is tuned.
     """
 
     what: str
@@ -58,6 +59,7 @@ class Row:
     third: tuple[str, float, float]
     small: bool = False
     law: str = ""
+    rule: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ ROWS = {
     "sgd-sqrt": Row("SGD, growing, keeps lr/sqrt(B)", _SGD, (0.02, 2.0), _L2, law="lr_over_sqrt_batch"),
     "adamw-batch": Row("AdamW, growing, keeps lr/B", _ADAMW, (1e-3, 0.1), _DECOUPLED, law="lr_over_batch"),
     "adamw-sqrt": Row("AdamW, growing, keeps lr/sqrt(B)", _ADAMW, (1e-3, 0.1), _DECOUPLED, law="lr_over_sqrt_batch"),
+    **{
+        f"rule-{name}": Row(f"SGD, small batch's settings, rate {said}", _SGD, (0.0, 0.0), _L2, rule=power)
+        for name, said, power in (("none", "as it is", 0.0), ("sqrt", "times sqrt(k)", 0.5), ("linear", "times k", 1.0))
+    },
 }
 
 
@@ -167,18 +173,27 @@ class Book:
             try:
                 done = disttrain.train(made, task=task, quiet=True, run_dir=directory)
             except DivergedError:
-                return {"validation": None, "updates": None}
+                return {"validation": None, "test": None, "updates": None}
         found = {"validation": done.metrics["validation_accuracy"], "test": done.metrics["accuracy"]}
         return {**{name: round(100 * value, 3) for name, value in found.items()}, "updates": done.step}
 
     def tried(self, job: str, row: str) -> list[tuple[float, Settings]]:
-        """Validation accuracies and their settings, the best first; a run that diverged counts 0."""
+        """Validation accuracies and their settings, the best first."""
         runs = [self.run(job, row, each, TUNING_SEED) for each in trials(ROWS[row])]
-        return sorted(((run["validation"] or 0.0, run["settings"]) for run in runs), key=lambda one: -one[0])
+        return sorted(((score(run, "validation"), run["settings"]) for run in runs), key=lambda one: -one[0])
 
     def chosen(self, job: str, row: str) -> Settings:
-        """The best settings on validation."""
-        return self.tried(job, row)[0][1]
+        """The best settings on validation, or what the rule says."""
+        if (power := ROWS[row].rule) is None:
+            return self.tried(job, row)[0][1]
+        small, _, large = JOBS[job].batches
+        settings = self.chosen(job, "small")
+        return {**settings, "lr": float(f"{settings['lr'] * (large / small) ** power:.4g}")}
+
+
+def score(run: dict[str, Any], of: str) -> float:
+    """In percent; a run that diverged is as good as guessing one of ten classes."""
+    return 10.0 if run[of] is None else float(run[of])
 
 
 def interval(differences: Sequence[float]) -> str:
@@ -190,35 +205,50 @@ def interval(differences: Sequence[float]) -> str:
     return f"{statistics.mean(differences):+.2f} ± {half:.2f}"
 
 
-def table(book: Book, job: str, rows: Sequence[str], seeds: Sequence[int]) -> str:
-    """Fresh seeds, and what was tuned, as Markdown."""
-    fresh = {row: [book.run(job, row, book.chosen(job, row), seed) for seed in seeds] for row in rows}
+def results(book: Book, job: str, seeds: Sequence[int]) -> str:
+    """Fresh seeds, as Markdown."""
+    fresh = {row: [book.run(job, row, book.chosen(job, row), seed) for seed in seeds] for row in ROWS}
+    test = {row: [score(run, "test") for run in runs] for row, runs in fresh.items()}
     lines = [
-        "| row | updates | validation | test | test, against small batch | test, against SGD |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row, runs in fresh.items():
-        means = [f"{statistics.mean([run[name] for run in runs]):.2f} %" for name in ("validation", "test")]
-        against = [
-            "" if row == other else interval([a["test"] - b["test"] for a, b in zip(runs, fresh[other], strict=True)])
-            for other in ("small", "sgd")
-        ]
-        updates = f"{runs[0]['updates']:,}"
-        lines.append(f"| {' | '.join([ROWS[row].what, updates, *means, *against])} |")
-    lines += [
-        "",
-        "| row | chosen | place in the rate's range | best | third | median | worst |",
+        "| row | batch | updates | validation | test | against small batch | against SGD |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row, runs in fresh.items():
+        small, start, large = JOBS[job].batches
+        batch = f"{start} to {large}" if ROWS[row].law else str(small if ROWS[row].small else large)
+        updates = next((f"{run['updates']:,}" for run in runs if run["updates"]), "diverged")
+        means = [statistics.mean(score(run, of) for run in runs) for of in ("validation", "test")]
+        against = [
+            "" if row == other else interval([a - b for a, b in zip(test[row], test[other], strict=True)])
+            for other in ("small", "sgd")
+        ]
+        lines.append(
+            f"| {' | '.join([ROWS[row].what, batch, updates, *(f'{mean:.2f} %' for mean in means), *against])} |"
+        )
+    return "\n".join(lines)
+
+
+def tuning(book: Book, job: str) -> str:
+    """What was tried and chosen, as Markdown."""
+    lines = [
+        "| row | rates tried | chosen rate | warmup | third setting | best | third | median | worst |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row, asked in ROWS.items():
+        if asked.rule is not None:
+            continue
         tried = book.tried(job, row)
-        settings = tried[0][1]
-        low, high = ROWS[row].rate
-        place = math.log(settings["lr"] / low) / math.log(high / low)
-        ranked = [accuracy for accuracy, _ in tried]
-        shown = [f"{each:.2f}" for each in (ranked[0], ranked[2], statistics.median(ranked), ranked[-1])]
-        text = ", ".join(f"{key} {value:g}" for key, value in settings.items())
-        lines.append(f"| {' | '.join([ROWS[row].what, text, f'{100 * place:.0f} %', *shown])} |")
+        settings, accuracies = tried[0][1], [accuracy for accuracy, _ in tried]
+        key, low, high = asked.third
+        shown = [
+            asked.what,
+            f"{asked.rate[0]:g} to {asked.rate[1]:g}",
+            f"{settings['lr']:g}",
+            f"{settings['warmup']:.0%}",
+            f"{key} {settings[key]:g} ({low:g} to {high:g})",
+            *(f"{each:.2f}" for each in (accuracies[0], accuracies[2], statistics.median(accuracies), accuracies[-1])),
+        ]
+        lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -238,7 +268,7 @@ def main() -> None:
             for job in arguments.tasks:
                 book.run(job, row, book.chosen(job, row), seed)
     for job in arguments.tasks:
-        print(f"## {job}\n\n{table(book, job, arguments.rows, arguments.seeds)}\n")
+        print(f"## {job}\n\n{results(book, job, arguments.seeds)}\n\n{tuning(book, job)}\n")
 
 
 if __name__ == "__main__":
