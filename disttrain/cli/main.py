@@ -10,7 +10,21 @@ from typing import Any
 
 import typer
 
-from disttrain.cli import branch, data, diff, doctor, evaluate, export, predict, schema, show, study, train, verify
+from disttrain.cli import (
+    branch,
+    data,
+    diff,
+    doctor,
+    evaluate,
+    export,
+    noise,
+    predict,
+    schema,
+    show,
+    study,
+    train,
+    verify,
+)
 from disttrain.cli.failure import fail
 from disttrain.cli.options import COMMANDS, check_command, with_resume_values
 from disttrain.errors import DisttrainError
@@ -27,6 +41,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
+app.command("noise")(noise.noise)
 app.command("diff")(diff.diff)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)

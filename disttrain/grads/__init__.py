@@ -5,6 +5,7 @@ from disttrain.grads import (
     balance,
     clipping,
     noise,
+    noise_exact,
     noise_interval,
     noise_scale,
     noise_sentence,
@@ -16,6 +17,7 @@ from disttrain.grads import (
 from disttrain.grads.balance import *
 from disttrain.grads.clipping import *
 from disttrain.grads.noise import *
+from disttrain.grads.noise_exact import *
 from disttrain.grads.noise_interval import *
 from disttrain.grads.noise_scale import *
 from disttrain.grads.noise_sentence import *
@@ -29,6 +31,7 @@ __all__ = ["LayerNumbers", "Numerics", "numerics"]
 __all__ += balance.__all__
 __all__ += clipping.__all__
 __all__ += noise.__all__
+__all__ += noise_exact.__all__
 __all__ += noise_interval.__all__
 __all__ += noise_scale.__all__
 __all__ += noise_sentence.__all__

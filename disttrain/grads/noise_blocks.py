@@ -69,11 +69,8 @@ class Blocks:
             self.all[-1] += reading
             return
         error = relative_error(self.clusters())
-        if error < PLENTY and self.length > 1 and len(self.all) > FEWEST_BLOCKS and not self._lacks_epochs():
-            self._drop()
-            self._drop()
-            if len(self.all) <= FEWEST_BLOCKS:
-                self.length, self.span = max(self.length // 2, 1), max(self.span // 2, 1)
+        if error < PLENTY and self.length > 1:
+            self._shrink()
         while len(self.all) >= MOST_BLOCKS:
             if error > ENOUGH or self._lacks_epochs():
                 self._merge()
@@ -88,8 +85,9 @@ class Blocks:
         while the weights stand still: whole epochs vary less than their readings, and the unfinished one more. Blocks within
         an epoch leave that out, so fewer epochs than eight, but most of one or more, give an interval that is too wide.
         """
-        whole = self._whole_epochs()
-        return whole if len(whole) >= WHOLE_EPOCHS else self.all
+        if self._whole_epochs() < WHOLE_EPOCHS:
+            return self.all
+        return [reduce(add, group) for _, group in groupby(self.all, lambda block: block.first)][:-1]
 
     def state(self) -> list[list[float]]:
         """(64, 6) the blocks as plain numbers, with rows of zeros where there are none."""
@@ -105,19 +103,26 @@ class Blocks:
         last = self.all[-1]
         return last.first <= epoch < last.first + self.span and (last.first != epoch or last.readings < self.length)
 
-    def _whole_epochs(self) -> list[Block]:
-        """Of all epochs but the latest, which goes on. None where batches are independent."""
-        epochs = [reduce(add, group) for _, group in groupby(self.all, lambda block: block.first)]
-        return epochs[:-1]
+    def _whole_epochs(self) -> int:
+        """How many, or blocks of them: all but the latest, which goes on. None where batches are independent."""
+        return len({block.first for block in self.all}) - 1
 
     def _lacks_epochs(self) -> bool:
         """Whether the memory is a few epochs long, which is the worst to judge by, or would be without its oldest."""
-        return 2 <= len(self._whole_epochs()) <= WHOLE_EPOCHS
+        return 2 <= self._whole_epochs() <= WHOLE_EPOCHS
+
+    def _shrink(self) -> None:
+        """Drop two where one is about to be added, down to half the blocks, of which new ones are then half as long."""
+        for _ in range(2):
+            if len(self.all) > FEWEST_BLOCKS and not self._lacks_epochs():
+                self._drop()
+        if len(self.all) <= FEWEST_BLOCKS:
+            self.length, self.span = max(self.length // 2, 1), max(self.span // 2, 1)
 
     def _drop(self) -> None:
         """Drop the oldest block, or the oldest epoch if epochs are compared."""
         first = self.all.pop(0).first
-        while len(self._whole_epochs()) >= WHOLE_EPOCHS and self.all[0].first == first:
+        while self._whole_epochs() >= WHOLE_EPOCHS and self.all[0].first == first:
             del self.all[0]
 
     def _merge(self) -> None:

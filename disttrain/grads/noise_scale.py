@@ -23,8 +23,9 @@ def noise_scale_moments(
     Techniques", theorem 2.2): the difference of two sizes tells the trace as before, and ``trace / N`` is added to the first.
 
     Args:
-        small_square: mean squared norm of the gradients of batches of ``small_batch`` samples (for sizes that differ:
-            their harmonic mean).
+        small_square: mean squared norm of the gradients of batches of ``small_batch`` samples. Of slices of the big batch whose
+            sizes n differ, ``sum n^2 |g|^2 / sum n^2`` of ``sum n^2 / sum n`` samples: then what each slice says of itself
+            cancels out of ``|G|^2``, and with a plain mean it would add noise.
         big_square: squared norm of the gradient of the batch of ``big_batch`` samples.
         population: N; None: samples are independent draws.
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from disttrain.checkpoint.fit import check_form
 from disttrain.grads import NoiseEstimate, NoiseScale, cost_of, efficiency, noise_scale_moments, noise_words
-from disttrain.grads.noise_blocks import MOST_BLOCKS, Block
+from disttrain.grads.noise_blocks import MOST_BLOCKS, WHOLE_EPOCHS, Block
 from disttrain.grads.noise_interval import noise_estimate
 from disttrain.grads.student import student_quantile
 
@@ -228,3 +228,15 @@ def test_the_tradeoff() -> None:
         updates, samples = cost_of(batch, 700.0)
         assert (updates - 1) * (samples - 1) == pytest.approx(1.0)
         assert efficiency(batch, 700.0) == pytest.approx(1 / samples)
+
+
+def test_memory_does_not_shrink_below_whole_epochs() -> None:
+    estimate = NoiseScale()
+    generator = np.random.default_rng(8)
+    for i in range(1000):
+        excess = float(0.3 * generator.normal())
+        estimate.update(3.0 + excess, 1.0 + excess, **BIG, population=1472, epoch=i // 23)
+        if i >= 400:
+            assert len(estimate._blocks.clusters()) >= WHOLE_EPOCHS
+            assert len({block.first for block in estimate._blocks.clusters()}) == len(estimate._blocks.clusters())
+    assert estimate.estimate().readings < 500
