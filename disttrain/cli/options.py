@@ -17,6 +17,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "predict",
+    "noise",
     "diff",
     "show",
     "verify",
