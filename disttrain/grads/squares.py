@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = ["SquareNorm", "square_norm"]
 
-_BLOCK = 2**13
+BLOCK = 2**13
 """Elements that are added up in the tensor's precision. Blocks of 2^18 take as long, and are a hundred times as far off."""
 _WAITING = 2**18
 """Elements of small tensors that wait to be added up together, so that each does not cost several calls."""
@@ -30,13 +30,19 @@ class SquareNorm:
     def add(self, tensor: Tensor) -> None:
         """Take in a tensor of any shape, layout in memory and floating dtype; all on one device."""
         count = tensor.numel()
-        if count >= _BLOCK:
+        if count >= BLOCK:
             self._blocks(tensor.detach().reshape(-1))
         elif count:
             self._small.append(tensor)
             self._elements += count
             if self._elements >= _WAITING:
                 self._join()
+
+    def join(self, tensors: Sequence[Tensor]) -> None:
+        """Take in tensors that are small together, in few calls."""
+        if tensors:
+            with torch.no_grad():
+                self._blocks(torch._C._nn.flatten_dense_tensors(list(tensors)))
 
     def total(self) -> Tensor:
         """The sum so far, 0-d float64 on the tensors' device; on the CPU where there were none. Begins anew."""
@@ -48,14 +54,13 @@ class SquareNorm:
 
     def _join(self) -> None:
         small, self._small, self._elements = self._small, [], 0
-        if small:
-            self._blocks(torch._C._nn.flatten_dense_tensors([t.detach() for t in small]))
+        self.join(small)
 
     def _blocks(self, flat: Tensor) -> None:
-        whole = flat.numel() // _BLOCK * _BLOCK
+        whole = flat.numel() // BLOCK * BLOCK
         wide = torch.float32 if flat.dtype.itemsize < 4 else flat.dtype
         if whole:
-            self._norms.append(torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1, dtype=wide))
+            self._norms.append(torch.linalg.vector_norm(flat[:whole].view(-1, BLOCK), dim=1, dtype=wide))
         if whole < flat.numel():
             self._norms.append(torch.linalg.vector_norm(flat[whole:], dtype=wide).view(1))
 

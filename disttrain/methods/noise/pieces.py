@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from disttrain.data.batch import MicroBatch
 from disttrain.data.shares import piece_count
 from disttrain.grads import NormLayers, SquareNorm
+from disttrain.grads.squares import BLOCK
 from disttrain.plan.plan import StepPlan
 
 
@@ -47,22 +48,19 @@ class Pieces(ABC):
 
 
 class MicroBatches(Pieces):
-    """Each micro-batch is a piece. A hook on each parameter sees what a backward pass adds to its gradient, before that is
-    accumulated or exchanged, whichever rank it is on."""
+    """Each micro-batch is a piece."""
 
     def __init__(self, plan: StepPlan, groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
         self.groups, self._plan = groups, plan
-        self._sums = [SquareNorm() for _ in groups]
+        self._added = [Added(params, alone=plan.world_size == 1) for params in groups.values()]
         self._hooks: list[RemovableHandle] = []
 
     def watch(self) -> None:
-        if self._hooks:
-            return
-        seen: dict[nn.Parameter, list[SquareNorm]] = {}
-        for found, params in zip(self._sums, self.groups.values(), strict=True):
-            for param in params:
-                seen.setdefault(param, []).append(found)
-        self._hooks = [param.register_hook(_adding(found)) for param, found in seen.items()]  # type: ignore[no-untyped-call]
+        for added in self._added:
+            added.begin()
+        if not self._hooks:
+            hooked = [(param, see) for added in self._added for param, see in added.hooks()]
+            self._hooks = [param.register_hook(see) for param, see in hooked]  # type: ignore[no-untyped-call]
 
     def leave(self) -> None:
         for hook in self._hooks:
@@ -70,16 +68,55 @@ class MicroBatches(Pieces):
         self._hooks = []
 
     def begin(self) -> None:
-        for found in self._sums:
-            found.total()
+        for added in self._added:
+            added.clear()
 
     def squares(self, micro: MicroBatch) -> tuple[Tensor, float]:
-        device = micro_device(self.groups)
-        return torch.stack([found.total().to(device) for found in self._sums]), float(len(micro.ids))
+        return torch.stack([added.square() for added in self._added]), float(len(micro.ids))
 
     def count(self, update: int, batch: int) -> int:
         plan = self._plan
         return piece_count(batch, plan.world_size, plan.micro_batch, plan.ghost_size, plan.slices.of(update))
+
+
+class Added:
+    """What a backward pass adds to the gradients of some parameters, before it is exchanged.
+
+    Large gradients are read by hooks as they are made. A hook for each of many small ones would cost more than to read them: one
+    rank by itself, whose gradients nobody exchanges, takes the difference of those before and after. Several ranks need hooks.
+    """
+
+    def __init__(self, params: Sequence[nn.Parameter], *, alone: bool) -> None:
+        small = {p for p in params if p.numel() < BLOCK}
+        self._compared = [p for p in params if p in small and alone]
+        self._kept = [p for p in params if p in small and not alone]
+        self._read = [p for p in params if p not in small]
+        self._device = params[0].device if params else torch.device("cpu")
+        self._sum, self._seen = SquareNorm(), list[Tensor]()
+        self._before: Tensor | None = None
+
+    def hooks(self) -> list[tuple[nn.Parameter, Callable[[Tensor], None]]]:
+        return [(p, self._seen.append) for p in self._kept] + [(p, self._sum.add) for p in self._read]
+
+    def begin(self) -> None:
+        """There is no gradient yet."""
+        self._before = None
+
+    def clear(self) -> None:
+        """Forget what hooks have seen."""
+        self._sum.total()
+        self._seen.clear()
+
+    def square(self) -> Tensor:
+        """Its squared norm, 0-d float64 on the parameters' device."""
+        self._sum.join(self._seen)
+        self._seen.clear()
+        if self._compared:
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._compared]
+            now = torch.cat([torch._C._nn.flatten_dense_tensors(grads)])  # a copy, also of a single gradient
+            self._sum.join([now if self._before is None else now - self._before])
+            self._before = now
+        return self._sum.total().to(self._device)
 
 
 class Samples(Pieces):
@@ -104,19 +141,3 @@ class Samples(Pieces):
 
     def count(self, update: int, batch: int) -> int:
         return batch
-
-
-def micro_device(groups: Mapping[str, Sequence[nn.Parameter]]) -> torch.device:
-    """Where the parameters are; a sum of nothing does not know."""
-    return next((p.device for params in groups.values() for p in params), torch.device("cpu"))
-
-
-def _adding(found: Sequence[SquareNorm]) -> Callable[[Tensor], None]:
-    if len(found) == 1:
-        return found[0].add
-
-    def add(grad: Tensor) -> None:
-        for each in found:
-            each.add(grad)
-
-    return add

@@ -125,7 +125,11 @@ def hooks(run: Run) -> int:
 @pytest.mark.parametrize("estimator", ["gradients", "norm_layers"])
 def test_nothing_is_on_the_model_on_other_updates(make_run: MakeRun, told: Told, estimator: str) -> None:
     run = make_run(
-        *WORDS, "model.norm=layer", f"noise_scale={{every_steps: 3, estimator: {estimator}}}", "batch.per_rank_max=51"
+        *WORDS,
+        "model.norm=layer",
+        "model.hidden=[200]",
+        f"noise_scale={{every_steps: 3, estimator: {estimator}}}",
+        "batch.per_rank_max=51",
     )
     stream = iter(make_loader(run))
     rehearse(run, next(stream))
