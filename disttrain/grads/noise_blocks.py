@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import reduce
 from itertools import groupby, pairwise
@@ -16,6 +16,10 @@ WHOLE_EPOCHS = 8
 """From so many on, whole epochs are what is compared."""
 ENOUGH, PLENTY = 1 / 8, 1 / 16
 """Standard error of ``|G|^2``, as a share of it, from which on memory no longer grows, and from which on it shrinks."""
+DRIFT = 2.5
+"""Standard errors by which the older half of the memory has to differ from the newer one to be forgotten."""
+FEWEST_COMPARED = 8
+"""Blocks below which nothing is forgotten."""
 INDEPENDENT = -1
 """Stands for the number of the epoch where batches are independent draws."""
 
@@ -56,7 +60,9 @@ class Blocks:
 
     A block holds up to ``length`` readings of one epoch, or, once an epoch is one block, ``span`` epochs. Where 64 blocks are
     too few to tell ``|G|^2``, neighbours are merged and new blocks are twice as long, so memory grows with the square of noise
-    scale / batch, as the variance does; else the oldest makes room for the newest.
+    scale / batch, as the variance does; else the oldest makes room for the newest. Where the older half differs from the newer
+    one by more than chance, the weights have moved on, and the oldest is forgotten: an average over both would be of neither,
+    and |G|^2, which falls in training, would be that of the beginning.
     """
 
     def __init__(self) -> None:
@@ -68,6 +74,7 @@ class Blocks:
         if self.all and self._open_to(reading.first):
             self.all[-1] += reading
             return
+        self._forget()
         error = relative_error(self.clusters())
         if error < PLENTY and self.length > 1:
             self._shrink()
@@ -111,6 +118,15 @@ class Blocks:
         """Whether the memory is a few epochs long, which is the worst to judge by, or would be without its oldest."""
         return 2 <= self._whole_epochs() <= WHOLE_EPOCHS
 
+    def _forget(self) -> None:
+        """Drop the oldest while the halves differ; new blocks are half as long where few are left, to be soon enough next time."""
+        forgotten = False
+        while len(self.all) >= 2 * FEWEST_COMPARED and _differ(self.all):
+            self.all.pop(0)
+            forgotten = True
+        if forgotten and len(self.all) <= FEWEST_BLOCKS:
+            self.length, self.span = max(self.length // 2, 1), max(self.span // 2, 1)
+
     def _shrink(self) -> None:
         """Drop two where one is about to be added, down to half the blocks, of which new ones are then half as long."""
         for _ in range(2):
@@ -144,10 +160,27 @@ class Blocks:
         self.all = merged
 
 
+def _differ(blocks: Sequence[Block]) -> bool:
+    """Whether ``|G|^2`` or the trace of the older half differs from that of the newer one by :data:`DRIFT` standard errors."""
+    halves = blocks[: len(blocks) // 2], blocks[len(blocks) // 2 :]
+    for values in (lambda block: block.square, lambda block: block.trace):
+        (old, old_error), (new, new_error) = (_mean(half, values) for half in halves)
+        rounding = (1e-9 * max(abs(old), abs(new))) ** 2
+        if (old - new) ** 2 > DRIFT**2 * (old_error + new_error) + rounding:
+            return True
+    return False
+
+
+def _mean(blocks: Sequence[Block], of: Callable[[Block], float]) -> tuple[float, float]:
+    """Weighted mean over blocks, and its squared standard error."""
+    weight, total = sum(b.weight for b in blocks), sum(map(of, blocks))
+    spread = sum((of(b) - total * b.weight / weight) ** 2 for b in blocks)
+    return total / weight, spread * len(blocks) / (len(blocks) - 1) / weight**2
+
+
 def relative_error(clusters: Sequence[Block]) -> float:
     """Standard error of the mean ``|G|^2`` over clusters, as a share of it; infinite where it is not positive."""
-    weight, square = sum(c.weight for c in clusters), sum(c.square for c in clusters)
-    if len(clusters) < 2 or square <= 0.0:
+    if len(clusters) < 2:
         return math.inf
-    spread = sum((c.square - square * c.weight / weight) ** 2 for c in clusters)
-    return math.sqrt(spread * len(clusters) / (len(clusters) - 1)) / square
+    mean, error = _mean(clusters, lambda block: block.square)
+    return math.sqrt(error) / mean if mean > 0.0 else math.inf

@@ -136,11 +136,12 @@ def test_readings_count_as_their_batches_do() -> None:
 
 
 def test_whole_epochs_are_compared_once_there_are_eight() -> None:
-    """Within an epoch what one half exceeds the other lacks: only whole epochs show how little the average varies."""
+    """Within an epoch what some exceed others lack: only whole epochs show how little the average varies."""
     few, many = NoiseScale(), NoiseScale()
     generator = np.random.default_rng(7)
+    signs = [sign for _ in range(13) for sign in generator.permutation([1.0] * 10 + [-1.0] * 10)]
     for i in range(260):
-        excess = (0.5 if i % 20 < 10 else -0.5) + 0.01 * generator.normal()
+        excess = 0.5 * signs[i] + 0.01 * generator.normal()
         for estimate, enough in ((few, i < 100), (many, True)):
             if enough:
                 estimate.update(3.0 + excess, 1.0 + excess, **BIG, population=1280, epoch=i // 20)
@@ -152,7 +153,7 @@ def test_whole_epochs_are_compared_once_there_are_eight() -> None:
 
 @pytest.mark.parametrize("per_epoch", [None, 3, 20, 150])
 @pytest.mark.parametrize("mean", [0.02, 1.0])
-def test_blocks_stay_few_and_lose_nothing(per_epoch: int | None, mean: float) -> None:
+def test_blocks_stay_few_and_lose_next_to_nothing(per_epoch: int | None, mean: float) -> None:
     estimate = NoiseScale()
     feed(estimate, 1500, mean, per_epoch=per_epoch)
     held = estimate._blocks.all
@@ -162,7 +163,7 @@ def test_blocks_stay_few_and_lose_nothing(per_epoch: int | None, mean: float) ->
     if per_epoch is not None:
         assert held[-1].last == 1499 // per_epoch
     if mean < 0.1:
-        assert sum(block.readings for block in held) == 1500
+        assert sum(block.readings for block in held) >= 0.95 * 1500  # chance alone may look like a drift
 
 
 @pytest.mark.parametrize("per_epoch", [None, 7])
@@ -240,3 +241,21 @@ def test_memory_does_not_shrink_below_whole_epochs() -> None:
             assert len(estimate._blocks.clusters()) >= WHOLE_EPOCHS
             assert len({block.first for block in estimate._blocks.clusters()}) == len(estimate._blocks.clusters())
     assert estimate.estimate().readings < 500
+
+
+def test_what_differs_from_the_newest_is_forgotten() -> None:
+    """``|G|^2`` falls to a sixteenth at once, as where the learning rate falls: the average over both would be 28 for long."""
+    generator = np.random.default_rng(9)
+    estimate = NoiseScale()
+    for i in range(800):
+        square = 5.0 if i < 700 else 0.3
+        error = generator.normal(size=50) * math.sqrt(100 / 50 / 64)
+        big = float(error @ error) + square + 2 * math.sqrt(square) * float(error[0])
+        trace = 100 * generator.chisquare(350) / 350
+        estimate.update(big + trace * (1 / 8 - 1 / 64), big, small_batch=8, big_batch=64)
+        if i == 699:
+            assert estimate.estimate().value == pytest.approx(20, rel=0.1)
+    found = estimate.estimate()
+    assert found.low < 100 / 0.3 < found.high
+    assert found.value is not None
+    assert found.value > 90
