@@ -119,7 +119,7 @@ class Blocks:
         return 2 <= self._whole_epochs() <= WHOLE_EPOCHS
 
     def _forget(self) -> None:
-        """Drop the oldest while the halves differ; new blocks are half as long where few are left, to be soon enough next time."""
+        """Drop the oldest while the halves differ; where few are left, new blocks are half as long, to be quicker next time."""
         forgotten = False
         while len(self.all) >= 2 * FEWEST_COMPARED and _differ(self.all):
             self.all.pop(0)
