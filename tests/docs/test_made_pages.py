@@ -27,7 +27,7 @@ def pages() -> ModuleType:
 
 
 # An example may need another key's value besides; then the refusal names that key.
-ASKS_FOR_MORE = re.compile(r"goes? with|needs|expected [\w, ]+ or \w+")
+ASKS_FOR_MORE = re.compile(r"go(es)? with|needs|expected [\w, ]+ or \w+")
 
 
 def test_every_example_is_tried(pages: ModuleType) -> None:
