@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from disttrain.grads.squares import norms
+
 __all__ = ["clip_adaptive", "clip_norm", "clip_per_layer", "clip_value", "global_norm", "gradients", "per_layer_norms"]
 
 _PLAIN = (1.0, 2.0, float("inf"))
@@ -33,6 +35,8 @@ def per_layer_norms(params: Iterable[nn.Parameter], norm_type: float = 2.0) -> T
     found = gradients(params)
     if not found:
         return torch.zeros(0)
+    if norm_type == 2.0:
+        return torch.stack(norms(found))
     if norm_type in _PLAIN:
         return torch.stack(torch._foreach_norm(found, norm_type))
     # In units of the largest element: the p-th power of a gradient is soon 0 or infinite in float32.

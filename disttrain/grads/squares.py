@@ -58,7 +58,7 @@ class SquareNorm:
 
     def _blocks(self, flat: Tensor) -> None:
         whole = flat.numel() // BLOCK * BLOCK
-        wide = torch.float32 if flat.dtype.itemsize < 4 else flat.dtype
+        wide = _wide(flat.dtype)
         if whole:
             self._norms.append(torch.linalg.vector_norm(flat[:whole].view(-1, BLOCK), dim=1, dtype=wide))
         if whole < flat.numel():
@@ -76,3 +76,25 @@ def square_norm(tensors: Iterable[Tensor]) -> Tensor:
     for tensor in tensors:
         found.add(tensor)
     return found.total()
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The 2-norm of each of one or more tensors on one device; 0-d, float64 of float64 and float32 of all others.
+
+    On the CPU torch adds up all of a tensor in a few float32 sums, which is off by 4e-4 at ten million numbers, so large ones are
+    read as :class:`SquareNorm` does.
+    """
+    if tensors[0].device.type == "cpu":
+        return [_norm(tensor) for tensor in tensors]
+    return list(torch._foreach_norm(list(tensors), 2.0, dtype=_wide(tensors[0].dtype)))
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    wide = _wide(tensor.dtype)
+    if tensor.numel() < BLOCK:
+        return torch.linalg.vector_norm(tensor, dtype=wide)  # type: ignore[no-any-return]
+    return square_norm([tensor]).sqrt().to(wide)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.itemsize < 4 else dtype

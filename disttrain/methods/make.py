@@ -61,6 +61,7 @@ def make_methods(context: Context) -> Parts:
     loss_weights, noise_scale = make_loss_weights(context), make_noise_meter(context)
     batch_size = make_batch_size(context, noise_scale)
     statistics, average = RunningStatistics(context), make_average(context)
+    clip, penalties = make_clip(recipe.gradient), make_penalties(recipe, context.model, context.trained)
     by_name: dict[str, Method] = {"loss_weights": loss_weights}
     if statistics.layers:
         by_name["statistics"] = statistics
@@ -82,8 +83,8 @@ def make_methods(context: Context) -> Parts:
     return Parts(
         loss_weights=loss_weights,
         sample_weights=make_sample_weights(recipe),
-        penalties=make_penalties(recipe, context.model, context.trained),
-        clip=make_clip(recipe.gradient),
+        penalties=penalties,
+        clip=clip if penalties else noise_scale.through(clip),
         gradient_noise=make_gradient_noise(recipe),
         noise_scale=noise_scale,
         batch_size=batch_size,

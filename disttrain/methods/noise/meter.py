@@ -15,6 +15,7 @@ from disttrain.data.position import Position
 from disttrain.engine.later import Numbers
 from disttrain.grads import NoiseScale, gradients, square_norm
 from disttrain.methods.base import Context, Method, Report
+from disttrain.methods.clipping import Clip, Params
 from disttrain.methods.noise.pieces import Pieces
 from disttrain.methods.noise.words import line, notes, sentences
 
@@ -43,6 +44,10 @@ class NoiseMeter(Method):
     def follow(self, take: Callable[..., None], batch_at: Callable[[int], int]) -> None:
         """Have ``take`` called with each reading of all parameters, as :meth:`NoiseScale.update` is. ``batch_at`` gives, from now
         on, the samples of a full batch after so many."""
+
+    def through(self, clip: Clip) -> Clip:
+        """``clip``, told that nothing changes the gradient before it: the norm that it finds is not read twice."""
+        return clip
 
     def said(self) -> dict[str, str]:
         """A sentence on each estimate, by its key in training lines; as :attr:`estimate`."""
@@ -97,6 +102,8 @@ class PieceMeter(NoiseMeter):
         self._estimates = {name: NoiseScale() for name in pieces.groups}
         self._number, self._measuring, self._scale = 0, False, 1.0
         self._sums = self._zeros()
+        self._params = frozenset(context.params)
+        self._read, self._rows = list(enumerate(pieces.groups.values())), list[Tensor]()
         self._waiting: list[Reading] = []
         self._sent: tuple[list[Reading], Numbers, int] | None = None
         self.passed_over = 0
@@ -145,9 +152,23 @@ class PieceMeter(NoiseMeter):
         parts = torch.zeros(ranks + 1, len(self._estimates), dtype=torch.float64, device=self._device)
         parts[rank] = self._sums / (self._engine.multiplier * self._scale) ** 2
         if rank == 0:
-            for i, params in enumerate(self._pieces.groups.values()):
+            for i, params in self._read:
                 parts[ranks, i] = square_norm(gradients(params))
+            self._rows = [parts[ranks]]
         self._waiting.append(Reading(parts, pieces, batch.size, batch.epoch))
+
+    def through(self, clip: Clip) -> Clip:
+        same = [i for i, params in self._read if frozenset(params) == self._params]
+        self._read = [(i, params) for i, params in self._read if i not in same]
+
+        def shared(params: Params) -> Tensor:
+            norm = clip(params)
+            rows, self._rows = self._rows, []  # none but on rank 0, on updates that measure
+            for squares in rows:
+                squares[same] = norm.double().square()
+            return norm
+
+        return shared
 
     def with_parts(self, values: Tensor) -> Tensor:
         return torch.cat([values, *(reading.parts.view(-1) for reading in self._waiting)])

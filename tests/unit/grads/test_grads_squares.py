@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from disttrain.grads import SquareNorm, square_norm
+from disttrain.grads import SquareNorm, global_norm, square_norm
 
 
 def exact(tensors: list[Tensor]) -> float:
@@ -18,6 +18,10 @@ def test_23_million_numbers_are_added_to_a_millionth() -> None:
     x = torch.randn(1_000_000, generator=generator).mul_(torch.rand(1_000_000, generator=generator)).repeat(23)
     shapes = [x[:20_000_000].view(4000, 5000), x[20_000_000:22_999_000], *x[22_999_000:].split(10)]
     assert float(square_norm(shapes)) == pytest.approx(exact([x]), rel=1e-6)
+    params = [nn.Parameter(torch.empty_like(shape)) for shape in shapes]
+    for param, shape in zip(params, shapes, strict=True):
+        param.grad = shape
+    assert float(global_norm(params)) ** 2 == pytest.approx(exact([x]), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -15,7 +15,7 @@ from disttrain.data.batch import Batch
 from disttrain.data.shares import slice_borders
 from disttrain.errors import InputError
 from disttrain.grads import NoiseScale
-from disttrain.methods.noise.meter import PieceMeter
+from disttrain.methods.noise import meter
 from disttrain.telemetry import NullSink
 from disttrain.training.build import make_loader
 from disttrain.training.journal import Journal
@@ -77,7 +77,14 @@ def square(gradient: Mapping[str, torch.Tensor], prefix: str = "") -> float:
     ("words", "borders"),
     [
         (["noise_scale={every_steps: 1, slice: 16}"], [0, 16, 32, 48, 64, 80, 96, 101]),
-        (["noise_scale={every_steps: 1, slice: 16}", "batch.per_rank_max=40"], [0, 16, 32, 48, 64, 80, 96, 101]),
+        (
+            ["noise_scale={every_steps: 1, slice: 16}", "batch.per_rank_max=40", "gradient.clip_norm=0.01"],
+            [0, 16, 32, 48, 64, 80, 96, 101],
+        ),
+        (
+            ["noise_scale={every_steps: 1, slice: 40}", "loss.penalties=[{parameters: ['*'], l2: 3.0}]"],
+            [0, 40, 80, 101],
+        ),
         (["noise_scale={every_steps: 1, slice: 16}", *GHOSTS], [0, 16, 32, 48, 64, 80, 101]),
         (["noise_scale={every_steps: 1}", "batch.per_rank_max=40"], [0, 33, 67, 101]),
         (["noise_scale={every_steps: 1, slice: 16, groups: {first: ['body.*']}}", "precision=fp32"], None),
@@ -108,6 +115,15 @@ def test_a_reading_is_that_of_each_slice_by_itself(
             assert (reading["small_batch"], reading["big_batch"]) == (101 / len(sizes), 101)
             assert (reading["population"], reading["epoch"]) == (1437, 0)
         assert run.methods.noise_scale.estimate.count == number + 1
+
+
+def test_the_gradient_is_not_read_again_for_the_whole(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(meter, "square_norm", lambda grads: read.append(len(grads)) or torch.zeros(()))
+    for words in ([], ["noise_scale.groups={head: ['head.*']}"], ["loss.penalties=[{parameters: ['*'], l2: 3.0}]"]):
+        run = make_run(*WORDS, "noise_scale={every_steps: 1, slice: 40}", *words)
+        update(run, next(iter(make_loader(run))), 0.1)
+    assert read == [2, 4]  # a group's, and all of them where a penalty comes before the clip
 
 
 def _double(run: Run, batch: Batch, cut: Sequence[int]) -> list[dict[str, torch.Tensor]]:
@@ -193,15 +209,15 @@ def test_lines_say_it_with_a_band_or_a_reason(make_run: MakeRun) -> None:
 
 def test_overflows_are_passed_over_and_counted(make_run: MakeRun, told: Told) -> None:
     run = make_run(*WORDS, "noise_scale={every_steps: 1, slice: 10}", "precision=fp32")
-    meter = run.methods.noise_scale
-    assert isinstance(meter, PieceMeter)
+    measures = run.methods.noise_scale
+    assert isinstance(measures, meter.PieceMeter)
     batch = next(iter(make_loader(run)))
     hook = run.params[0].register_hook(lambda grad: grad * float("inf"))  # type: ignore[no-untyped-call]
-    meter.begin_update(run.progress.position)
+    measures.begin_update(run.progress.position)
     update(run, batch, 0.0)
     hook.remove()
-    assert (meter.estimate.count, meter.passed_over) == (0, 1)
-    assert "1 of the readings was not finite and is left out" in meter.said()["noise_scale"]
+    assert (measures.estimate.count, measures.passed_over) == (0, 1)
+    assert "1 of the readings was not finite and is left out" in measures.said()["noise_scale"]
 
 
 def test_the_norm_layers_are_a_proxy_and_say_so(make_run: MakeRun, told: Told) -> None:
