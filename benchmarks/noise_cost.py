@@ -4,10 +4,10 @@
     OMP_NUM_THREADS=1 torchrun --nproc_per_node=2 benchmarks/noise_cost.py
     OMP_NUM_THREADS=1 python benchmarks/noise_cost.py memory     # peak memory, each in a process of its own
 
-Runs of one recipe that differ in ``noise_scale`` only live in the same processes and take turns of ten updates: off, every
-10, off, every 1, off. The ratio of a turn is its time over the mean of the turns without measuring around it; off over off is
-the noise floor.
-Times are those of the process (what other programs take of the machine is not in them), under several ranks those of the wall.
+Four runs of one recipe, two that do not measure, one at every 10 updates and one at every update, live in the same processes
+and take turns update by update. A round is ten updates of each; its ratios are to the mean of the two that do not measure, and
+the ratio of those two is the noise floor. Times are the processor's, added up over the ranks: what other programs take of the
+machine is not in them, nor is waiting.
 Every round is appended to ``noise_cost.json``; a case that has its rounds is skipped, so a killed benchmark goes on.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -22,6 +23,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 from disttrain.config import load_recipe
 from disttrain.engine.base import Engine
@@ -35,15 +38,16 @@ JSON = Path(__file__).with_suffix(".json")
 IMAGES = ["task.name=synthetic", "task.classes=10", "task.shape=[1,28,28]"]
 CASES = {
     # name: overrides, samples of an update, rounds. Two micro-batches an update on each rank.
-    "convnet, 0.4 M": ([*IMAGES, "model.name=convnet"], 64, 8),
+    "convnet, 0.4 M": ([*IMAGES, "model.name=convnet"], 64, 12),
     "many small tensors, 0.04 M in 322": (
         [*IMAGES, "model.name=mlp", f"model.hidden={[16] * 80}", "model.norm=layer"],
         128,
-        8,
+        12,
     ),
-    "mlp, 23 M": ([*IMAGES, "model.name=mlp", "model.hidden=[3240,3240,3240]"], 64, 5),
+    "mlp, 23 M": ([*IMAGES, "model.name=mlp", "model.hidden=[3240,3240,3240]"], 64, 6),
 }
 NOISE = {"off": "null", "every 10": "{every_steps: 10}", "every 1": "{every_steps: 1}"}
+TURNS = ("off", "every 10", "off", "every 1")
 UPDATES = 10
 Turn = Callable[[], float]
 
@@ -65,13 +69,11 @@ def turn_of(engine: Engine, words: list[str]) -> Turn:
     run = build_run(load_recipe(None, words), engine)
     stream, sink = batches(run), NullSink()
     journal = Journal(run, sink)
-    clock = time.process_time if engine.world.size == 1 else time.perf_counter
 
     def turn() -> float:
-        began = clock()
-        for _ in range(UPDATES):
-            advance(run, next(stream), journal, sink)
-        return (clock() - began) / UPDATES
+        batch, began = next(stream), time.process_time()
+        advance(run, batch, journal, sink)
+        return time.process_time() - began
 
     return turn
 
@@ -79,15 +81,26 @@ def turn_of(engine: Engine, words: list[str]) -> Turn:
 def measure(engine: Engine, name: str, found: list[dict[str, float]]) -> None:
     if len(found) >= CASES[name][2]:
         return
-    turns = {noise: turn_of(engine, words_of(name, noise, engine.world.size)) for noise in NOISE}
-    for turn in turns.values():
-        turn()
+    turns = [turn_of(engine, words_of(name, noise, engine.world.size)) for noise in TURNS]
+    order = random.Random(1)
+    one_round(engine, turns, order)
     while len(found) < CASES[name][2]:
-        first, ten, second, one, third = (turns[n]() for n in ("off", "every 10", "off", "every 1", "off"))
-        row = {"off_ms": 1e3 * second, "every 10": 2 * ten / (first + second), "every 1": 2 * one / (second + third)}
-        found.append({**row, "off/off": third / first})
+        off, ten, again, one = one_round(engine, turns, order)
+        middle = (off + again) / 2
+        found.append(
+            {"off_ms": 1e3 * middle, "every 10": ten / middle, "every 1": one / middle, "off/off": again / off}
+        )
         if engine.world.is_main:
             keep(f"{name}, {engine.world.size} ranks", found)
+
+
+def one_round(engine: Engine, turns: list[Turn], order: random.Random) -> list[float]:
+    """Seconds of an update of each, all ranks' together. The order is drawn anew each time, alike on all ranks."""
+    spent = torch.zeros(len(turns), dtype=torch.float64)
+    for _ in range(UPDATES):
+        for which in order.sample(range(len(turns)), len(turns)):
+            spent[which] += turns[which]()
+    return [float(s) for s in engine.all_reduce(spent) / UPDATES]
 
 
 def kept() -> dict[str, list[dict[str, float]]]:
@@ -101,7 +114,7 @@ def keep(key: str, rows: list[dict[str, float]]) -> None:
 
 
 def memory(name: str, noise: str) -> None:
-    """Three updates, and the most that this process ever held."""
+    """Eleven updates, and the most that this process ever held."""
     with init() as engine:
         run = build_run(load_recipe(None, words_of(name, noise, 1)), engine)
         journal, stream = Journal(run, NullSink()), batches(run)

@@ -28,6 +28,7 @@ RECIPES = {
         "samples=1560",
         "model.norm=ghost_batch",
         "model.ghost_size=10",
+        "model.dropout=0.2",
         "optimizer={name: sgd, lr: 0.05, momentum: 0.9, reference_batch: 60, lr_scaling: adascale}",
         "noise_scale={slice: 20, groups: {head: ['head.*'], weights: ['*weight']}}",
     ],

@@ -86,6 +86,11 @@ def square(gradient: Mapping[str, torch.Tensor], prefix: str = "") -> float:
             [0, 40, 80, 101],
         ),
         (["noise_scale={every_steps: 1, slice: 16}", *GHOSTS], [0, 16, 32, 48, 64, 80, 101]),
+        pytest.param(
+            ["noise_scale={every_steps: 1, slice: 50}", "compile={backend: aot_eager}"],
+            [0, 50, 100, 101],
+            marks=pytest.mark.slow,
+        ),
         (["noise_scale={every_steps: 1}", "batch.per_rank_max=40"], [0, 33, 67, 101]),
         (["noise_scale={every_steps: 1, slice: 16, groups: {first: ['body.*']}}", "precision=fp32"], None),
     ],
