@@ -67,8 +67,8 @@ def study(
         rates=rates,
         seeds=seeds,
         law=law,
-        budget=_positive("--budget", budget),
-        every=_positive("--every", every),
+        budget=budget,
+        every=every,
         jobs=jobs,
         ranks=ranks,
         engine=engine,
@@ -111,9 +111,3 @@ def _batches(text: str) -> tuple[int, ...]:
     if not found or found[0] < 1:
         raise InputError(f"--batches {text!r}: expected global batches separated by commas, such as 64,256,1024")
     return tuple(found)
-
-
-def _positive(option: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise InputError(f"{option} {value}: expected at least 1")
-    return value

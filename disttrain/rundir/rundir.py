@@ -72,8 +72,11 @@ def newest_run(name: str | None) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
-def check_place(run_dir: Path) -> None:
+def check_place(run_dir: Path, option: str = "--run-dir") -> None:
     """Refuse a directory that could not be written to, before anything is written anywhere.
+
+    Args:
+        option: that named it, for the message.
 
     Raises:
         InputError: its name is impossible, it or its parent is no writable directory, or one of our files in it is a
@@ -89,12 +92,12 @@ def check_place(run_dir: Path) -> None:
                 os.lstat(path)  # says what lexists() keeps quiet about, such as a name that is too long
             path = path.parent
         if not path.is_dir():
-            raise InputError(f"--run-dir {run_dir} cannot be made: {path} is not a directory")
+            raise InputError(f"{option} {run_dir} cannot be made: {path} is not a directory")
         if not os.access(path, os.W_OK | os.X_OK):
-            raise InputError(f"--run-dir {run_dir} cannot be made: {path} is not writable")
+            raise InputError(f"{option} {run_dir} cannot be made: {path} is not writable")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"--run-dir {run_dir} cannot be made: {reason}") from None
+        raise InputError(f"{option} {run_dir} cannot be made: {reason}") from None
 
 
 def has_checkpoints(run_dir: Path) -> bool:

@@ -111,7 +111,7 @@ def branch(
             f"{question.factors[-1]} times the run's batch of {plan.global_batch} is {largest}, and the train set has "
             f"{plan.train_samples} samples: choose smaller --batches"
         )
-    check_place(out)
+    check_place(out, "--out")
     asked = _identity(recipe, question, law)
     _check_out(out, asked)
     with _as_input(), run_lock(run_dir):  # or its checkpoints might go while they are read
@@ -139,7 +139,8 @@ def branch(
 
 def _check(question: Question) -> None:
     if not question.factors or min(question.factors) < 2 or list(question.factors) != sorted(set(question.factors)):
-        raise InputError(f"--batches {question.factors}: expected increasing multiples of the run's batch, from 2x on")
+        given = ",".join(f"{factor}x" for factor in question.factors)
+        raise InputError(f"--batches {given}: expected increasing multiples of the run's batch, from 2x on")
     if not (math.isfinite(question.margin) and question.margin >= 0.0):
         raise InputError(f"--margin {question.margin}: expected a difference of losses, 0 or more")
     for name in ("repeats", "ranks", "jobs"):

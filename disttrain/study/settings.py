@@ -53,8 +53,12 @@ class Settings:
                 "hyperbola fits from 3 on"
             )
         for name, least in (("rates", 3), ("seeds", 2), ("jobs", 1), ("ranks", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} {getattr(self, name)}: expected at least {least}")
+            if not least <= getattr(self, name) <= 1000:
+                raise InputError(f"--{name} {getattr(self, name)}: expected a number from {least} to 1000")
+        for name in ("budget", "every"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 10**12:
+                raise InputError(f"--{name} {value}: expected samples, from 1 to 10^12")
         if self.law not in ("auto", "linear", "sqrt", "none"):
             raise InputError(f"--law {self.law!r}: expected auto, linear, sqrt or none")
         if self.engine not in ("ddp", "horovod", "horovod-mpi"):

@@ -149,7 +149,7 @@ class _Work:
 
     def __init__(self, base: Base, settings: Settings, directory: Path, pool: Pool, done: Done) -> None:
         self._base, self._settings, self._directory, self._pool, self._done = base, settings, directory, pool, done
-        self.seeds = [base.recipe.seed + 1 + i for i in range(settings.seeds)]
+        self.seeds = [_seed(base, i) for i in range(settings.seeds)]
 
     def goal(self, say: Say) -> tuple[Goal, str]:
         """The target that was given, or what the recipe as it is reaches after half of its length."""
@@ -158,7 +158,7 @@ class _Work:
             return Goal(settings.metric, settings.value, base.higher), "given"
         say(f"the recipe as it is, batch {base.batch}, for the target")
         # Two seeds more or fewer must not move the target of a study that is under way.
-        trials = [self._trial("own", None, base.batch, 0, base.recipe.seed + 1 + i, base.length) for i in range(3)]
+        trials = [self._trial("own", None, base.batch, 0, _seed(base, i), base.length) for i in range(3)]
         values = []
         for outcome in self._run(trials):
             curve = outcome.curve("validation", settings.metric)
@@ -221,7 +221,7 @@ class _Work:
         found = self._pool.run(trials, self._done)
         for outcome in found:
             if outcome.why.startswith(NO_METRIC):
-                raise InputError(f"--target: {outcome.why}")
+                raise InputError(f"--target: {outcome.why}: ask for one of these, with another --out")
         return found
 
     def _most(self, scores: dict[int, Score], patience: float) -> float:
@@ -251,6 +251,11 @@ class _Work:
             curve=curve,
             why=outcome.why,
         )
+
+
+def _seed(base: Base, i: int) -> int:
+    """Of the i-th run that counts; the search has the recipe's own."""
+    return (base.recipe.seed + 1 + i) % 2**63
 
 
 def _closest(point: Point, goal: Goal) -> float:

@@ -75,7 +75,6 @@ class Base:
         recipe, name = self.recipe, f"{kind}-b{batch}-x{exponent}-s{seed}"
         least = min(self.length, self.budget) if kind == "result" else 0
         watch = {"metric": metric, "higher": self.higher, "least": least, "most": min(most, self.budget)}
-        updates = max(self.budget // batch, 1)
         changes = {
             "name": name,
             "batch": recipe.batch.model_copy(update={"global_": batch, "per_rank": None, "accumulation": 1}),
@@ -86,12 +85,14 @@ class Base:
             "seed": seed,
             "evaluate": Evaluate(samples=self.every, batch=_at_once(recipe), train=kind == "result"),
             "early_stopping": None,
-            "checkpoint": CheckpointSettings(every_steps=max(updates // CHECKPOINTS, 1), keep=1, best=False),
+            "checkpoint": CheckpointSettings(
+                every_steps=_steps(self.budget // batch // CHECKPOINTS), keep=1, best=False
+            ),
             "callbacks": [
                 *recipe.callbacks,
                 CallbackEntry(name=NAME, **watch, value=None if goal is None else goal.value),
             ],
-            "log": recipe.log.model_copy(update={"sinks": [], "every_steps": max(self.every // batch, 1)}),
+            "log": recipe.log.model_copy(update={"sinks": [], "every_steps": _steps(self.every // batch)}),
         }
         return Trial(recipe.model_copy(update=changes), place / "runs" / name)
 
@@ -109,8 +110,9 @@ def make_base(given: Recipe, settings: Settings) -> Base:
             "a study looks at a validation set, and this recipe has none: add data.validation={fraction: 0.1}; the test set "
             "is for the end"
         )
-    if given.batch.growth is not None:
-        raise InputError("batch.growth changes the batch, and so does the study: set batch.growth to null")
+    for key in ("growth", "adaptive"):
+        if getattr(given.batch, key) is not None:
+            raise InputError(f"batch.{key} changes the batch, and so does the study: set batch.{key} to null")
     if given.optimizer.lr_scaling == "adascale":
         raise InputError(
             "optimizer.lr_scaling: adascale counts updates of its own: a study needs another rule, or none"
@@ -163,3 +165,8 @@ def _with_law(given: Recipe, law: str, own: StepPlan) -> Recipe:
 
 def _at_once(recipe: Recipe) -> int:
     return recipe.evaluate.batch if recipe.evaluate is not None else 1000
+
+
+def _steps(wanted: int) -> int:
+    """As near to it as a recipe can say."""
+    return min(max(wanted, 1), 10**9)

@@ -93,6 +93,12 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
         ask(tmp_path / "a", Settings((32, 5000)))
     with pytest.raises(InputError, match=r"batch\.growth"):
         ask(tmp_path / "a", two, "batch.growth={kind: linear, max: 128, epochs: 1}")
+    adaptive = ["batch.adaptive={policy: norm_test, max: 128, every: 8}", "noise_scale={every_steps: 1, slice: 8}"]
+    with pytest.raises(InputError, match=r"batch\.adaptive changes the batch"):
+        ask(tmp_path / "a", two, *adaptive)
+    for wrong in ({"budget": 10**22}, {"every": 0}, {"seeds": 10**9}):
+        with pytest.raises(InputError, match=f"--{next(iter(wrong))} .*expected"):
+            Settings((32, 64), **wrong)
     assert not (tmp_path / "a").exists()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("mine")
