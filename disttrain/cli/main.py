@@ -67,11 +67,10 @@ def main() -> None:
         return
     try:
         check_command((sys.argv[1:] or ["train"])[0])
-        app(arguments, prog_name="disttrain", standalone_mode=False)
+        # What a command does not return is the code of Typer's own exits: 130 after Control-C.
+        code = app(arguments, prog_name="disttrain", standalone_mode=False)
     except DisttrainError as error:
         fail(error)
-    except typer.Exit as error:
-        raise SystemExit(error.exit_code) from None
     except typer.Abort:
         raise SystemExit(130) from None
     except _CLICK_ERROR as error:
@@ -83,3 +82,5 @@ def main() -> None:
                 file=sys.stderr,
             )
         raise SystemExit(2) from None
+    if code:
+        raise SystemExit(code)

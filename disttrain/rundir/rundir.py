@@ -162,7 +162,7 @@ def replace_file(path: Path, text: str) -> None:
     Raises:
         DisttrainError: it cannot be written; the earlier content is untouched.
     """
-    data, temporary = text.encode(), path.with_name(f".{path.name.lstrip('.')}.tmp")
+    data, temporary = text.encode(), path.with_name(temporary_of(path.name))
     try:
         if path.is_file() and path.read_bytes() == data:
             return
@@ -174,6 +174,11 @@ def replace_file(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink(missing_ok=True)
         raise DisttrainError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def temporary_of(name: str) -> str:
+    """What a file is called while it is written; a process that is killed then leaves it behind."""
+    return f".{name.lstrip('.')}.tmp"
 
 
 def write_recipe(run_dir: Path, recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ from disttrain.config import Recipe, saved_recipe
 from disttrain.config.reading.dump import flatten
 from disttrain.errors import CheckpointError, InputError
 from disttrain.plan.plan import StepPlan
-from disttrain.rundir.rundir import METRICS, check_place, replace_file, write_recipe
+from disttrain.rundir.rundir import METRICS, check_place, replace_file, temporary_of, write_recipe
 from disttrain.study.branch_points import Point, find_points
 from disttrain.study.branch_recipe import branch_recipe, law_of, plan_of
 from disttrain.study.crossing import Crossing, crossing
@@ -173,8 +173,8 @@ def _identity(recipe: Recipe, question: Question, law: str) -> dict[str, Any]:
 
 def _check_out(out: Path, asked: dict[str, Any]) -> None:
     """Refuse a directory that holds anything but branches like these."""
-    if not out.exists() or not any(path.name != ".lock" for path in out.iterdir()):
-        return
+    if not out.exists() or not any(path.name not in (".lock", temporary_of(SETTINGS)) for path in out.iterdir()):
+        return  # also where it was killed before it had written a word
     try:
         there = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from disttrain.config import Recipe, dump_recipe, load_recipe, recipe_differences
+from disttrain.config import Recipe, load_recipe, recipe_differences
 from disttrain.errors import InputError
-from disttrain.rundir.rundir import RECIPE, replace_file
+from disttrain.rundir.rundir import RECIPE, replace_file, temporary_of, write_recipe
 from disttrain.version import __version__
 
-SETTINGS = "settings.json"
+SETTINGS, RUNS = "settings.json", "runs"
 FORMAT = 1
 MAY_CHANGE = ("batches", "seeds", "jobs", "ranks", "engine")
 """What only adds trials, or says how they are executed."""
@@ -74,22 +74,26 @@ def open_study(directory: Path, recipe: Recipe, settings: Settings) -> None:
     path = directory / SETTINGS
     if path.is_file():
         _same(directory, recipe, settings)
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    elif directory.exists() and (
+        not directory.is_dir() or any(entry.name != temporary_of(SETTINGS) for entry in directory.iterdir())
+    ):
         raise InputError(f"--out {directory}: it is there and holds no study; choose another directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {directory} cannot be made: {error.strerror}") from None
-    replace_file(directory / RECIPE, dump_recipe(recipe))
     said = {"format": FORMAT, "disttrain": __version__, **asdict(settings)}
     replace_file(path, json.dumps(said, indent=1) + "\n")
+    write_recipe(directory, recipe)
 
 
 def _same(directory: Path, recipe: Recipe, settings: Settings) -> None:
     saved = read_settings(directory)
-    if not (directory / RECIPE).is_file():
+    known = (directory / RECIPE).is_file()
+    if not known and (directory / RUNS).exists():  # without runs it was killed before it had written the recipe
         raise InputError(f"{directory}: {RECIPE} is missing, so there is no telling whether this is the same study")
-    lines = [f"recipe: {line}" for line in recipe_differences(load_recipe(directory / RECIPE), recipe)]
+    before = load_recipe(directory / RECIPE) if known else recipe
+    lines = [f"recipe: {line}" for line in recipe_differences(before, recipe)]
     now = json.loads(json.dumps(asdict(settings)))
     lines += [f"--{k}: {saved.get(k)} -> {v}" for k, v in now.items() if k not in MAY_CHANGE and saved.get(k) != v]
     if lines:

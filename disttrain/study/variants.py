@@ -14,7 +14,7 @@ from disttrain.methods.model import facts_of
 from disttrain.plan.carry import carried
 from disttrain.plan.plan import StepPlan, resolve_plan
 from disttrain.study.goal import Goal
-from disttrain.study.settings import Settings
+from disttrain.study.settings import RUNS, Settings
 from disttrain.study.trials import Trial
 from disttrain.study.watch import NAME
 from disttrain.tasks.make import make_task, stated_sizes
@@ -94,7 +94,7 @@ class Base:
             ],
             "log": recipe.log.model_copy(update={"sinks": [], "every_steps": _steps(self.every // batch)}),
         }
-        return Trial(recipe.model_copy(update=changes), place / "runs" / name)
+        return Trial(recipe.model_copy(update=changes), place / RUNS / name)
 
 
 def make_base(given: Recipe, settings: Settings) -> Base:

@@ -18,7 +18,7 @@ from disttrain.config import saved_recipe
 from disttrain.config.reading.load import check_recipe
 from disttrain.data.position import Position
 from disttrain.errors import InputError
-from disttrain.study.branch import Question, _prepare, branch
+from disttrain.study.branch import Question, _check_out, _prepare, branch
 from disttrain.study.branch_points import Point, end_of, length_of
 from disttrain.study.branch_recipe import branch_recipe, law_of, plan_of
 from disttrain.study.branch_report import as_json, in_words, write
@@ -221,6 +221,14 @@ def test_a_directory_that_is_no_finished_run_is_refused(run_dir: Path, tmp_path:
     shutil.rmtree(there / "checkpoints")
     with pytest.raises(InputError, match="no checkpoint to branch from"):
         branch(there, Question())
+
+
+def test_one_that_was_killed_before_its_first_word_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".branches.json.tmp").write_text("{")
+    _check_out(tmp_path, {"law": "linear"})
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something else"):
+        _check_out(tmp_path, {"law": "linear"})
 
 
 def test_what_does_not_lead_to_numbers_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import disttrain
 from disttrain.errors import InputError
 from disttrain.study import plots, report
-from disttrain.study.settings import SETTINGS, Settings
+from disttrain.study.settings import SETTINGS, Settings, open_study
 from disttrain.study.study import Found, study
 from disttrain.study.trials import Outcome, Trial
 from disttrain.study.words import sentences
@@ -81,6 +81,19 @@ def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"is of disttrain 9\.9"):
         ask(place, settings)
     shutil.rmtree(place / "runs")
+
+
+def test_one_that_was_killed_while_it_was_made_goes_on(tmp_path: Path) -> None:
+    recipe, two = disttrain.Recipe.load(None, *SMALL, HELD), Settings((32, 64), "loss", 0.7)
+    (tmp_path / ".settings.json.tmp").write_text("{")
+    open_study(tmp_path, recipe, two)
+    (tmp_path / "recipe.yaml").unlink()
+    open_study(tmp_path, recipe, two)
+    assert disttrain.Recipe.load(tmp_path / "recipe.yaml") == recipe
+    (tmp_path / "recipe.yaml").unlink()
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match="is missing, so there is no telling"):
+        open_study(tmp_path, recipe, two)
 
 
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
