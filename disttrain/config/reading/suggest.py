@@ -27,6 +27,8 @@ def suggest_key(key: str, parent: str, known: Sequence[str]) -> str:
         key: as given, in the section ``parent`` (empty for the top level).
         known: all dotted keys.
     """
+    if key == "name" and parent:
+        return ""  # many sections have one; the run's own, at the top, is what nobody means in a section
     prefix = f"{parent}." if parent else ""
     beside = [k for k in known if k.rpartition(".")[0] == parent]
     leaves: dict[str, str] = {}

@@ -39,6 +39,10 @@ ONE_MISTAKE = {
     ),
     "the length, misspelt": (changed("epochs: 2", "epoch: 2"), "4: epoch: unknown key; did you mean epochs?"),
     "a right key in the wrong section": (GOOD + "lr: 0.1\n", "6: lr: unknown key; did you mean optimizer.lr?"),
+    "a name where there is a kind": (
+        GOOD + "schedule: {name: cosine}\n",
+        "6: schedule.name: unknown key; expected one of warmup, decay, regime_adaptation",
+    ),
     "the same the other way round": (lr("0.1, seed: 3"), "5: optimizer.seed: unknown key; did you mean seed?"),
     "a key of another section that is like one beside it": (
         changed("sgd, lr: 0.1", "adamw, lr: 0.1, epochs: 3"),
