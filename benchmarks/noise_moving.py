@@ -4,8 +4,8 @@
     python benchmarks/noise_moving.py --table     # from the JSON
 
 A small network with layer norm is trained on noisy waves, with 1 label in 10 drawn at random, at a constant rate. Before every
-third or ninth update all per-sample gradients are taken in float64. A batch drawn with replacement knows nothing of the weights; a
-batch of a shuffled epoch is not, because the weights have been fitted to what the epoch has shown already and not to what is left.
+third or ninth update all per-sample gradients are taken in float64. A batch drawn with replacement knows nothing of the weights;
+one of a shuffled epoch does: they have been fitted to what the epoch has shown already, and not to what is left.
 
 One process; goes on where it was killed: runs in the JSON are skipped.
 """
