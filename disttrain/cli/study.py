@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,10 @@ def study(
     ranks: Annotated[int, typer.Option("--ranks", help="Processes of each run, on this machine.")] = 1,
     engine: Annotated[str, typer.Option("--engine", help="Of several ranks: ddp, horovod or horovod-mpi.")] = "ddp",
     out: Out = None,
+    sharpness: Annotated[
+        bool,
+        typer.Option("--sharpness", help="How sharp the minima are, and slices of the loss between and around them."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print study.json and nothing else.")] = False,
 ) -> None:
     """What the batch costs: updates, samples and time to a target on the validation set, each batch at its own best rate; the
@@ -73,31 +78,37 @@ def study(
         ranks=ranks,
         engine=engine,
     )
-    _run(recipe, settings, out if out is not None else Path("studies") / (recipe.name or "study"), json)
+    _run(recipe, settings, out if out is not None else Path("studies") / (recipe.name or "study"), sharpness, json)
 
 
-def _run(recipe: Recipe, settings: Settings, directory: Path, json: bool) -> None:
+def _run(recipe: Recipe, settings: Settings, directory: Path, sharpness: bool, json: bool) -> None:
     from disttrain.cli.console import print_table  # only now is the input known to be good enough for the heavy imports
-    from disttrain.study import plots, report
+    from disttrain.study import minima, plots, report
     from disttrain.study.study import study as run_study
     from disttrain.study.words import sentences
 
     plots.require()
+    if sharpness:
+        minima.refuse_without(recipe)
     told = sys.stderr if json else sys.stdout
+
+    def say(line: str) -> None:
+        print(line, file=told, flush=True)
+
     found = run_study(
         recipe,
         settings,
         directory,
-        done=lambda trial, outcome: print(
-            f"  {trial.run_dir.name}: {outcome.why or outcome.state}", file=told, flush=True
-        ),
-        say=lambda line: print(line, file=told, flush=True),
+        done=lambda trial, outcome: say(f"  {trial.run_dir.name}: {outcome.why or outcome.state}"),
+        say=say,
     )
+    if sharpness:
+        found = replace(found, minima=minima.measure(found.points, directory, say))
     report.write(found, directory, plots.draw(found, directory))
     if json:
         print((directory / "study.json").read_text(encoding="utf-8"), end="")
         return
-    print_table(f"{found.goal}", report.HEADINGS, report.rows(found))
+    print_table(f"{found.goal}", report.headings(found), report.rows(found))
     for sentence in sentences(found):
         print(sentence)
     print(f"study.json, study.md and plots are in {directory}")

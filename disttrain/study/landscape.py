@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from disttrain.errors import InputError
 from disttrain.study.surface import Surface, surface
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Direction = dict[str, Tensor]
 """A step of each tensor by name; of those that are not in it, none."""
@@ -110,18 +113,17 @@ def towards(on: Surface, other: Surface) -> Direction:
     return {name: other.tensors[name].to(tensor.device) - tensor for name, tensor in on.tensors.items()}
 
 
-def plot(found: Slice, path: str | Path) -> Path:
-    """Write a picture of a slice: a line, or contours of the logarithm of the loss, as SVG.
+def picture(found: Slice) -> Figure:
+    """A slice drawn: a line, or contours of the logarithm of the loss.
 
     Raises:
         InputError: matplotlib is missing.
     """
     try:
-        import matplotlib
-        from matplotlib.figure import Figure
+        import matplotlib.figure
     except ImportError:
         raise InputError('a picture needs matplotlib: pip install "disttrain[report]"') from None
-    figure = Figure(figsize=(5, 4), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     if isinstance(found.losses[0], list):
         logs = torch.tensor(found.losses, dtype=torch.float64).clamp(min=1e-12).log10()
@@ -132,8 +134,20 @@ def plot(found: Slice, path: str | Path) -> Path:
         axes.plot(found.at, found.losses)
         axes.set_ylabel(f"train loss ({found.samples:,} samples)")
     axes.set_title(found.about, fontsize="small")
+    return figure
+
+
+def plot(found: Slice, path: str | Path) -> Path:
+    """Write a picture of a slice as SVG.
+
+    Raises:
+        InputError: matplotlib is missing.
+    """
+    figure = picture(found)
+    from matplotlib import rc_context
+
     # The same bytes for the same slice.
-    with matplotlib.rc_context({"svg.hashsalt": "disttrain"}):
+    with rc_context({"svg.hashsalt": "disttrain"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
     return Path(path)
 

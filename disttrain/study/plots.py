@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from disttrain.errors import InputError
+from disttrain.study.landscape import picture
 from disttrain.study.study import Found, Point
 from disttrain.study.words import fit_points, number
 
@@ -73,6 +74,11 @@ def _figures(found: Found) -> Iterator[tuple[str, Figure]]:
     _curves(left, found, "samples")
     _curves(right, found, "updates")
     yield "curves", figure
+    if found.minima.found:
+        figure = Figure(figsize=(5, 4), layout="constrained")
+        _sharpness(figure.subplots(), found)
+        yield "sharpness", figure
+    yield from ((name, picture(each)) for name, each in found.minima.slices)
 
 
 def _cost(axes: Axes, found: Found, points: list[Point], what: str, power: int) -> None:
@@ -139,6 +145,18 @@ def _gap(axes: Axes, found: Found) -> None:
     axes.legend()
 
 
+def _sharpness(axes: Axes, found: Found) -> None:
+    minima = found.minima
+    axes.scatter([m.batch for m in minima.found], [m.eigenvalue.value for m in minima.found], s=18, color=BLUE)
+    _line(axes, [(p.batch, minima.of(p.batch)) for p in found.points], BLUE, "_", "mean and standard deviation")
+    axes.set_xscale("log")
+    axes.set_xlabel("global batch (samples)")
+    axes.set_ylabel("largest eigenvalue of the Hessian")
+    _batches(axes, found.points)
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
 def _curves(axes: Axes, found: Found, what: str) -> None:
     """The metric on the validation set, a line for each run and a colour for each batch."""
     from matplotlib import colormaps
@@ -193,6 +211,7 @@ def _to_tensorboard(found: Found, figures: Mapping[str, Figure], directory: Path
         writer.add_image(f"study/{name}", pixels[..., :3], dataformats="HWC")
     for point in found.points:
         numbers = {name: point.final(name) for run in point.runs[:1] for name in run.final}
+        numbers["sharpness"] = found.minima.of(point.batch)
         numbers |= {"samples_to_target": point.samples, "updates_to_target": [s / point.batch for s in point.samples]}
         for name, values in numbers.items():
             if values:

@@ -31,6 +31,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "words": sentences(found),
         "fit": fit,
         "batches": [_point(point) for point in found.points],
+        "minima": asdict(found.minima) | {"slices": {name: asdict(each) for name, each in found.minima.slices}},
     }
     cleaned: dict[str, Any] = finite(data)
     return cleaned
@@ -49,15 +50,20 @@ def _point(point: Point) -> dict[str, Any]:
     }
 
 
-HEADINGS = (
-    *("batch", "rate", "updates", "samples", "seconds"),
-    *("validation loss", "validation accuracy", "train accuracy", "gap"),
-)
+def headings(found: Found) -> tuple[str, ...]:
+    """Of the table."""
+    sharp = ("sharpness",) if found.minima.found else ()
+    return (*_COST, "validation loss", "validation accuracy", "train accuracy", "gap", *sharp)
+
+
+_COST = ("batch", "rate", "updates", "samples", "seconds")
 
 
 def rows(found: Found) -> list[tuple[str, ...]]:
     """A row of the table for each batch."""
-    return [_row(point) for point in found.points]
+    if not found.minima.found:
+        return [_row(point) for point in found.points]
+    return [(*_row(point), spread(found.minima.of(point.batch))) for point in found.points]
 
 
 def _row(point: Point) -> tuple[str, ...]:
@@ -96,7 +102,8 @@ def page(found: Found, pictures: Sequence[str]) -> str:
     settings, base = found.settings, found.base
     lines = [f"# {base.recipe.name or 'Study'}: {found.goal}", ""]
     lines += [f"- {sentence}" for sentence in sentences(found)]
-    lines += ["", f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}"]
+    titles = headings(found)
+    lines += ["", f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows(found)]
     seeds = [run.seed for run in found.points[0].runs]
     lines += [

@@ -23,6 +23,7 @@ from disttrain.config import Recipe
 from disttrain.errors import InputError
 from disttrain.study.fit import Fit, fit_hyperbola
 from disttrain.study.goal import Goal, at_samples, reached_at, smoothed
+from disttrain.study.minima import NO_MINIMA, Minima
 from disttrain.study.pool import Done, Pool
 from disttrain.study.search import DIVERGED, MISSED, REACHED, Score, at_edge, best_rate, could_be_better, next_rates
 from disttrain.study.settings import Settings, open_study
@@ -100,6 +101,7 @@ class Found:
     Attributes:
         target_from: where the target comes from, in words.
         fit: None where fewer than two batches reached the target.
+        minima: none unless they were asked for.
     """
 
     settings: Settings
@@ -108,6 +110,7 @@ class Found:
     target_from: str
     points: tuple[Point, ...]
     fit: Fit | None
+    minima: Minima = NO_MINIMA
 
 
 def study(recipe: Recipe, settings: Settings, directory: Path, *, done: Done, say: Say) -> Found:

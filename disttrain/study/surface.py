@@ -127,11 +127,16 @@ def surface(
     with alone(), given.known(), joined("local", device, None) as (engine, _):
         recipe = saved_recipe(place, given.overrides(), trust=trust)
         ready, _ = load_trained(recipe, place, engine, Choice(checkpoint, average))
-        _check(recipe, ready.task)
+        refuse_moving_loss(recipe, ready.task)
         return _of_train_set(ready, samples)
 
 
-def _check(recipe: Recipe, task: Task) -> None:
+def refuse_moving_loss(recipe: Recipe, task: Task) -> None:
+    """See that the train loss is one of a fixed set, with fixed weights.
+
+    Raises:
+        InputError: it is not.
+    """
     if task.over_global_batch:
         raise InputError(f"task {recipe.task.name} takes its loss over the global batch, so it is none of a fixed set")
     if recipe.loss.balance is not None:

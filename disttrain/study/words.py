@@ -15,7 +15,7 @@ WSD = "arXiv:2601.05034"
 
 def sentences(found: Found) -> list[str]:
     """The answer first, then what it rests on, then what is to be doubted."""
-    return [*_answer(found), *_fit(found), *_doubts(found)]
+    return [*_answer(found), *_fit(found), *_sharp(found), *_doubts(found)]
 
 
 def spoken(interval: Interval, least: float, most: float) -> str:
@@ -86,6 +86,27 @@ def _without_fit(points: list[Point]) -> Iterator[str]:
             yield f"and twice that at batch {number(b1 * (b2 / b1) ** share)}, between {b1:,} and {b2:,}"
             return
     yield f"and less than twice that up to batch {means[-1][0]:,}"
+
+
+def _sharp(found: Found) -> Iterator[str]:
+    """What a column of sharpness is of."""
+    minima = found.minima.found
+    if minima:
+        seen = sorted(each.seen for each in minima)
+        yield (
+            f"sharpness is the largest eigenvalue of the Hessian of the train loss ({minima[0].eigenvalue.samples:,} samples) at "
+            f"each result's last weights, after {seen[0]:,} samples"
+            + (
+                f" to {seen[-1]:,}: a run goes on past the recipe's length until it has reached the target, so they were not all "
+                "trained alike"
+                if seen[0] < seen[-1]
+                else ""
+            )
+        )
+    loose = [each.run_dir for each in minima if not each.eigenvalue.converged]
+    if loose:
+        yield f"sharpness has not converged in {', '.join(loose)}: it may be larger"
+    yield from (f"no sharpness of {words}" for words in found.minima.left_out)
 
 
 def _doubts(found: Found) -> Iterator[str]:

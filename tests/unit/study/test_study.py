@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import disttrain
 from disttrain.errors import InputError
-from disttrain.study import plots, report
+from disttrain.study import minima, plots, report
 from disttrain.study.settings import SETTINGS, Settings, open_study
+from disttrain.study.sharpness import largest_eigenvalue
 from disttrain.study.study import Found, study
+from disttrain.study.surface import surface
 from disttrain.study.trials import Outcome, Trial
 from disttrain.study.words import sentences
 
@@ -42,6 +45,43 @@ def ask(place: Path, settings: Settings, *overrides: str, kill_after: int = 1000
     return study(recipe, settings, place, done=done, say=lambda line: None)
 
 
+def check_sharpness(found: Found, place: Path) -> None:
+    told: list[str] = []
+    first = minima.measure(found.points, place, told.append)
+    assert len(told) == 4 + 3
+    assert minima.measure(found.points, place, told.append) == first
+    assert len(told) == 7, "what is known is not computed again"
+    run = found.points[0].runs[0]
+    assert first.found[0].eigenvalue == largest_eigenvalue(place / "runs" / run.run_dir, trust=True)
+    lines = (place / "runs" / run.run_dir / "metrics.jsonl").read_text().splitlines()
+    assert first.found[0].seen == max(json.loads(line).get("samples", 0) for line in lines)
+    slices = dict(first.slices)
+    assert list(slices) == ["line", "plane-32", "plane-512"]
+    for position, point in ((0.0, found.points[0]), (1.0, found.points[-1])):
+        here = slices["line"].losses[min(range(31), key=lambda i: abs(slices["line"].at[i] - position))]
+        assert here == pytest.approx(surface(place / "runs" / point.runs[0].run_dir, trust=True).loss(), rel=1e-5)
+    assert slices["plane-32"].losses[7][7] == pytest.approx(slices["line"].losses[10], rel=1e-5)
+
+    whole = replace(found, minima=first)
+    pictures = plots.draw(whole, place)
+    assert pictures[4:] == ["sharpness", "line", "plane-32", "plane-512"]
+    report.write(whole, place, pictures)
+    said = json.loads((place / "study.json").read_text(), parse_constant=pytest.fail)
+    assert [row["run_dir"] for row in said["minima"]["found"]] == [r.run_dir for p in found.points for r in p.runs]
+    assert f"| {report.spread(first.of(512))} |" in (place / "study.md").read_text()
+    assert any("goes on past the recipe's length" in sentence for sentence in sentences(whole))
+    (place / minima.KEPT).write_text("{")
+    with pytest.raises(InputError, match="delete it, and it is computed anew"):
+        minima.measure(found.points, place, told.append)
+    diverged = replace(found.points[0], runs=(replace(run, why="DivergedError: the loss is nan"),))
+    shutil.rmtree(place / "runs" / found.points[1].runs[0].run_dir / "checkpoints")
+    (place / minima.KEPT).unlink()
+    left = minima.measure([diverged, replace(found.points[1], runs=found.points[1].runs[:1])], place, told.append)
+    assert left.found == left.slices == ()
+    assert ["which diverged" in words for words in left.left_out] == [True, False]
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> None:
     place, settings = tmp_path / "study", Settings((32, 512), "loss", 0.7, rates=3, seeds=2)
@@ -70,6 +110,7 @@ def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> 
     assert said["batches"][0]["samples_to_target"] == pytest.approx(sum(small.samples) / 2)
     again = ask(place, settings)
     assert report.as_json(again) == report.as_json(found)
+    check_sharpness(found, place)
 
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=r"recipe: optimizer.lr: 0.1 -> 0.2"):
