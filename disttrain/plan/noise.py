@@ -79,6 +79,8 @@ def resolve_slices(recipe: Recipe, model: ModelFacts, batch: int, fits: int | No
             f"{key} is {size}: the global batch of {batch} has {slices} such slices, and at least {wanted}: {works}"
             + (f", or at most {slices} ranks" if slices > 1 else "")
         )
+    if size > batch:
+        raise InputError(f"{key} is {size}, and the global batch only {batch}: {works}")
     return Slices(size, every)
 
 

@@ -56,7 +56,7 @@ class NormTest(_Adaptive):
     policy: Literal["norm_test"] = Field(
         description="By the norm test (Byrd et al. 2012): grows where trace / batch > theta^2 |G|^2, as far as that asks for."
     )
-    theta: Annotated[float, Field(gt=0.0)] = Field(
+    theta: Annotated[float, Field(gt=0.0, le=10**6)] = Field(
         1.0, description="Largest ratio of the noise of the batch's gradient to the gradient's own length."
     )
 

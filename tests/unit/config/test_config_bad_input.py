@@ -64,6 +64,10 @@ ONE_MISTAKE = {
         GOOD + "gradient: {zzz: 1}\n",
         "6: gradient.zzz: unknown key; expected one of clip_norm, clip_value, clip_layer_norm, clip_adaptive, norm_type, noise",
     ),
+    "a number whose square is none": (
+        changed("global: 64", "global: 64, adaptive: {policy: norm_test, max: 64, theta: 1.0e+200}"),
+        "3: batch.adaptive.theta: got 1e+200; expected a number greater than 0 and at most 1e+06",
+    ),
     # Names.
     "a misspelt task": (
         changed("digits", "fashion_mnst"),

@@ -65,6 +65,7 @@ def test_what_follows_the_batch() -> None:
     ("words", "facts", "ranks", "message"),
     [
         (["batch.global=60"], ModelFacts(), 3, "optimizer.slice is 30: the global batch of 60 has 2 such slices, and"),
+        (["batch.global=20"], ModelFacts(), 1, "optimizer.slice is 30, and the global batch only 20: choose a slice"),
         (["batch.per_rank_max=20"], ModelFacts(), 1, "optimizer.slice is 30, but at most 20 samples go through"),
         ([], ModelFacts(ghost_size=20), 1, "optimizer.slice is 30, and a slice is made of whole ghosts of 20"),
         (["noise_scale={every_steps: 1, slice: 10}"], ModelFacts(), 1, "optimizer.slice cuts every batch"),
