@@ -131,6 +131,7 @@ def tools(directory: Path) -> Path:
     if folder.is_dir():
         return folder
     folder.mkdir()
+    (directory / "examples").symlink_to(ROOT / "examples")  # readers start in the repository
     python = " ".join(warm())
     scripts = {
         "python": f'case "$1" in -m | *.py) exec {python} "$@" ;; esac; exec {sys.executable} "$@"',
