@@ -69,7 +69,7 @@ def branch(
 
 
 def _factors(text: str) -> tuple[int, ...]:
-    found = [part.strip().removesuffix("x") for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in found):
-        raise InputError(f"--batches {text}: expected multiples of the run's batch such as 2x,4x,8x")
-    return tuple(map(int, found))
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.endswith("x") and part[:-1].isdigit() for part in found):
+        raise InputError(f"--batches {text}: expected multiples of the run's batch, each with an x, such as 2x,4x,8x")
+    return tuple(int(part[:-1]) for part in found)

@@ -85,7 +85,7 @@ def _run(recipe: Recipe, settings: Settings, directory: Path, sharpness: bool, j
     from disttrain.cli.console import print_table  # only now is the input known to be good enough for the heavy imports
     from disttrain.study import minima, plots, report
     from disttrain.study.study import study as run_study
-    from disttrain.study.words import sentences
+    from disttrain.study.words import of_trial, sentences
 
     plots.require()
     if sharpness:
@@ -99,7 +99,7 @@ def _run(recipe: Recipe, settings: Settings, directory: Path, sharpness: bool, j
         recipe,
         settings,
         directory,
-        done=lambda trial, outcome: say(f"  {trial.run_dir.name}: {outcome.why or outcome.state}"),
+        done=lambda trial, outcome: say(f"  {of_trial(trial)}: {outcome.why or outcome.state}"),
         say=say,
     )
     if sharpness:

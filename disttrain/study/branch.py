@@ -229,7 +229,9 @@ def _link(source: str, target: str) -> None:
 def _done(trial: Trial, outcome: Outcome, said: Said) -> None:
     """Of a branch that has ended, what it found is enough."""
     shutil.rmtree(checkpoints_directory(trial.run_dir), ignore_errors=True)
-    said(f"{trial.run_dir.parent.name} {trial.run_dir.name}: {outcome.state} after {outcome.updates} updates")
+    step, (factor, repeat) = int(trial.run_dir.parent.name.rpartition("-")[2]), trial.run_dir.name.split("-")
+    how = "diverged" if outcome.state == "diverged" else "done"
+    said(f"update {step}, batch {factor}, repeat {int(repeat) + 1}: {how} after {outcome.updates - step} updates")
 
 
 def _answer(

@@ -8,8 +8,7 @@ happened in between.
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +55,7 @@ class Outcome:
             number was not finite.
         why: what the callback, or the error, said.
         updates, samples: made.
-        seconds_per_sample: of training, the median over its lines; evaluations and start-up are not in it. None without lines.
+        seconds_per_sample: of training; evaluations and the first line of each start are not in it. None without other lines.
         readings: every evaluation, in order.
     """
 
@@ -82,15 +81,13 @@ def read_outcome(run_dir: Path) -> Outcome | None:
     if not records or (ended := _ended(records[-1])) is None:
         return None
     state, why = ended
-    lines = [r for r in records if "event" not in r and "split" not in r]
-    rates = [rate for r in lines if isinstance(rate := r.get("samples_per_second"), int | float) and rate > 0]
     seen = [r["samples"] for r in records if type(r.get("samples")) is int]
     return Outcome(
         state=state,
         why=why,
         updates=int(records[-1].get("step", 0)),
         samples=max(seen, default=0),
-        seconds_per_sample=1.0 / statistics.median(rates) if rates else None,
+        seconds_per_sample=_seconds_per_sample(records),
         readings=tuple(_reading(r) for r in records if "split" in r),
     )
 
@@ -128,6 +125,18 @@ def _on_ranks(trial: Trial, ranks: int, engine: str) -> None:
     arguments = ["train", str(path), "--run-dir", str(trial.run_dir), "--resume", "auto"]
     arguments += ["--engine", engine.removesuffix("-mpi")]
     run_ranks(arguments, ranks, engine, log_dir=log_dir, timeout_seconds=DAYS)
+
+
+def _seconds_per_sample(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """By the time of all lines together: updates that measure something take several times as long as those between."""
+    seconds, samples, before = 0.0, 0, None
+    for record in records:
+        if record.get("event") == "start":
+            before = None  # the first line also has what is made at the first update
+        elif isinstance(rate := record.get("samples_per_second"), int | float) and rate > 0:
+            made = record["samples"] - before if before is not None else 0
+            seconds, samples, before = seconds + made / rate, samples + made, record["samples"]
+    return seconds / samples if samples else None
 
 
 def _ended(record: Mapping[str, Any]) -> tuple[Literal["complete", "stopped", "diverged"], str] | None:

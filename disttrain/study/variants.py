@@ -85,6 +85,7 @@ class Base:
             "seed": seed,
             "evaluate": Evaluate(samples=self.every, batch=_at_once(recipe), train=kind == "result"),
             "early_stopping": None,
+            "noise_scale": None,  # nobody reads it here, and the seconds to the target are not to have its cost
             "checkpoint": CheckpointSettings(
                 every_steps=_steps(self.budget // batch // CHECKPOINTS), keep=1, best=False
             ),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from disttrain.study.fit import Interval
 from disttrain.study.study import Found, Point
+from disttrain.study.trials import Trial
 
 WSD = "arXiv:2601.05034"
 
@@ -16,6 +17,12 @@ WSD = "arXiv:2601.05034"
 def sentences(found: Found) -> list[str]:
     """The answer first, then what it rests on, then what is to be doubted."""
     return [*_answer(found), *_fit(found), *_sharp(found), *_doubts(found)]
+
+
+def of_trial(trial: Trial) -> str:
+    """``batch 64, rate x 0.5, seed 1``: which training that is; the factor is on what the law gives."""
+    exponent = int(trial.run_dir.name.split("-x")[1].split("-s")[0])
+    return f"batch {trial.recipe.batch.global_:,}, rate x {2.0**exponent:g}, seed {trial.recipe.seed}"
 
 
 def spoken(interval: Interval, least: float, most: float) -> str:
@@ -48,11 +55,12 @@ def _answer(found: Found) -> Iterator[str]:
     fit, ends = found.fit, (points[0].batch, points[-1].batch)
     if not fit.fits:
         yield f"no critical batch in the sense of the hyperbola: it does not fit (p = {fit.p_value:.2g})"
-        yield from _without_fit(points)
+        yield from without_fit(points, fit.scatter)
         return
     yield (
-        f"critical batch {spoken(fit.critical_batch, *ends)}: there the target costs twice the least samples "
-        f"({spoken(fit.least_samples, *ends)}) and twice the fewest updates ({spoken(fit.least_updates, *ends)})"
+        f"critical batch {spoken(fit.critical_batch, *ends)}: there the target costs twice the least samples and twice the "
+        f"fewest updates; the least samples, of ever smaller batches, are {spoken(fit.least_samples, *ends)}, and the fewest "
+        f"updates, of ever larger ones, {spoken(fit.least_updates, *ends)}"
     )
 
 
@@ -69,12 +77,18 @@ def _fit(found: Found) -> Iterator[str]:
         )
 
 
-def _without_fit(points: list[Point]) -> Iterator[str]:
-    """What the data say by themselves."""
+def without_fit(points: list[Point], scatter: float) -> Iterator[str]:
+    """What the data say by themselves.
+
+    Args:
+        scatter: standard deviation of the logarithm of one run's samples.
+    """
     means = [(p.batch, statistics.fmean(p.samples)) for p in points]
     best, least = min(means, key=lambda pair: pair[1])
     yield f"what was measured: the samples to the target are least at batch {best:,} ({number(least)})"
-    if best != means[0][0]:
+    runs = {p.batch: len(p.samples) for p in points}
+    error = scatter * math.sqrt(1 / runs[best] + 1 / runs[means[0][0]])
+    if math.log(means[0][1] / least) > 2 * error:
         yield (
             f"smaller batches need more samples than {best:,}, which no hyperbola does: so it is where the rate does not decay, "
             f"or decays late ({WSD})"

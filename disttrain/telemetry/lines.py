@@ -85,7 +85,8 @@ def _evaluation(record: Record) -> str:
 
 def _event(record: Record) -> str:
     """``start  step 0  ranks 2  engine ddp``, or ``warning: a message``; lists are for programs."""
-    parts = [f"{record['event']}: {record['message']}" if "message" in record else str(record["event"])]
+    event, message = str(record["event"]), str(record.get("message", ""))
+    parts = [message if begins_with(message, event) else f"{event}: {message}" if message else event]
     shown = {name: value for name, value in record.items() if name not in ("event", "message")}
     parts += [f"{name} {value_of(name, value)}" for name, value in shown.items() if not isinstance(value, list)]
     return "  ".join(parts)
@@ -121,6 +122,11 @@ def number(value: float) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
 
 
+def begins_with(message: str, name: str) -> bool:
+    """Whether a sentence names its subject, ``noise_scale`` as ``noise scale``, so that the name need not stand before it."""
+    return message.startswith(f"{name.replace('_', ' ')} ")
+
+
 def rate(value: float) -> str:
     """Whole numbers with thousands apart, or three digits below 100."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -144,10 +150,27 @@ def _epoch(epoch: float) -> str:
 def _others(record: Record, known: tuple[str, ...]) -> list[str]:
     """Numbers that a run reports beyond the usual ones, such as a noise scale."""
     return [
-        f"{name} {value_of(name, value)}"
+        f"{name} {_noise(record, name) if name.startswith('noise_scale') else value_of(name, value)}"
         for name, value in record.items()
         if name not in known
         and not _DETAILS.match(name)
         and isinstance(value, int | float)
         and not isinstance(value, bool)
     ]
+
+
+def _noise(record: Record, name: str) -> str:
+    """``450 (340 to 700)``, ``at least 200`` or ``not known``: as far as the interval, where there is one, tells it."""
+    low, high = record.get(f"{name}_low"), record.get(f"{name}_high")
+    if low is None:
+        return _two_digits(record[name])
+    if not low > 0:
+        return "not known"
+    if high is None:
+        return f"at least {_two_digits(low)}"
+    return f"{_two_digits(record[name])} ({_two_digits(low)} to {_two_digits(high)})"
+
+
+def _two_digits(value: float) -> str:
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:g}"

@@ -27,7 +27,8 @@ _MOST_RANKS = 8
 
 def summary_rows(summary: Mapping[str, object]) -> list[tuple[str, str]]:
     """Label and value of each entry, in the order given; values that are None are left out."""
-    return [(_label(name, summary), _text(name, value)) for name, value in summary.items() if value is not None]
+    rows = [(_label(name, summary), _text(name, value)) for name, value in summary.items() if value is not None]
+    return [(label, text.removeprefix(f"{label} ")) for label, text in rows]
 
 
 def _label(name: str, summary: Mapping[str, object]) -> str:

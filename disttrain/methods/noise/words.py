@@ -10,7 +10,7 @@ from disttrain.config import Recipe
 from disttrain.grads import NoiseScale, noise_words
 from disttrain.plan.noise import guide_only
 
-PROXY = "noise scale of the norm layers, a proxy"
+PROXY = "noise scale norm layers (a proxy)"
 
 
 def line(recipe: Recipe, estimates: Mapping[str, NoiseScale], passed_over: int) -> dict[str, Any]:
@@ -45,7 +45,9 @@ def sentences(
     found = {}
     for name, scale in estimates.items():
         what = (PROXY if _proxy(recipe) else "noise scale") + (f" of {name}" if name else "")
-        found[_key(recipe, name)] = noise_words(scale.estimate(), batch, population, name=what)
+        estimate = scale.estimate()
+        over = f"; averaged over the last {estimate.readings:,} readings" if estimate.low > 0.0 else ""
+        found[_key(recipe, name)] = noise_words(estimate, batch, population, name=what) + over
     if passed_over:
         words = "was not finite and is" if passed_over == 1 else "were not finite and are"
         found[_key(recipe, "")] += f" ({passed_over} of the readings {words} left out)"

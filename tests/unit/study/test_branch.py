@@ -14,6 +14,7 @@ import pytest
 
 import disttrain
 from disttrain.checkpoint import list_checkpoints, load_checkpoint, run_lock
+from disttrain.cli.branch import branch as run_command
 from disttrain.config import saved_recipe
 from disttrain.config.reading.load import check_recipe
 from disttrain.data.position import Position
@@ -203,6 +204,8 @@ def test_what_cannot_be_branched_is_refused(case: str, run_dir: Path, tmp_path: 
 
 
 def test_a_directory_that_is_no_finished_run_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="each with an x"):
+        run_command(Path("nowhere"), batches="128")
     with pytest.raises(InputError, match="holds no run"):
         branch(tmp_path, Question())
     (tmp_path / "out").mkdir()

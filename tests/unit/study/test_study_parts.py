@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from disttrain.config import Recipe
 from disttrain.errors import InputError
 from disttrain.study.fit import fit_hyperbola
 from disttrain.study.goal import Goal, at_samples, parse_target, reached_at, smoothed
 from disttrain.study.search import DIVERGED, MISSED, REACHED, Score, at_edge, best_rate, could_be_better, next_rates
+from disttrain.study.study import Point, Run
+from disttrain.study.trials import Trial
+from disttrain.study.words import of_trial, without_fit
 
 LOSS = Goal("loss", 0.5, higher=False)
 
@@ -115,3 +120,24 @@ def test_what_the_data_do_not_say_has_no_end() -> None:
     assert unsure is not None
     ends = [(f.critical_batch.high or 0) / (f.critical_batch.low or 1) for f in (sure, unsure)]
     assert all(a < b for a, b in pairwise(ends)), "what a search may have missed widens the interval"
+
+
+def test_more_samples_at_a_smaller_batch_are_said_only_where_they_are_more_than_scatter() -> None:
+    def said(smallest: float, scatter: float) -> str:
+        return " ".join(without_fit([point(16, smallest), point(64, 1000.0), point(256, 4000.0)], scatter))
+
+    assert "which no hyperbola does" in said(2000.0, 0.1)
+    assert "which no hyperbola does" not in said(1020.0, 0.1)
+    assert "and twice that at batch 128" in said(1020.0, 0.1)
+
+
+def point(batch: int, samples: float) -> Point:
+    runs = tuple(Run(f"{factor}", 1, factor * samples, None, {}, [], "") for factor in (0.9, 1.1))
+    return Point(batch, 0.1, (), edge=False, better=0.0, runs=runs)
+
+
+def test_a_training_is_named_for_people() -> None:
+    recipe = Recipe.model_validate(
+        {"batch": {"global": 1024}, "epochs": 1, "optimizer": {"name": "sgd", "lr": 1}, "seed": 3}
+    )
+    assert of_trial(Trial(recipe, Path("search-b1024-x-1-s3"))) == "batch 1,024, rate x 0.5, seed 3"

@@ -51,12 +51,25 @@ def test_plain_lines() -> None:
         "step      2  epoch  0.02  samples   1024  loss    1.0000  lr    0.1000  grad_norm    1.5000"
         "    12,346 samples/s  eta 0:00:12\n"
         "step    200  epoch  2.00  samples 102400  loss    0.0100  lr    0.1000  grad_norm    1.5000"
-        "  noise_scale 812.5000    12,346 samples/s  eta 4.15 s\n"
+        "  noise_scale 810    12,346 samples/s  eta 4.15 s\n"
         "step    300  epoch     3  samples 153600  loss       nan  lr 1.000e-05  grad_norm       inf"
         "         0 samples/s\n"
         "evaluation on test  step 200  epoch 2  loss 0.2541  accuracy 91.23 %\n"
         "checkpoint  step 200  path runs/1/checkpoints/step-00000200  seconds 0.25 s\n"
         "warning: checkpoint passed over: x\n"
+    )
+
+
+def test_a_noise_scale_is_said_as_far_as_it_is_known() -> None:
+    def said(value: float, low: float, high: float | None) -> str:
+        return describe({"noise_scale": value, "noise_scale_low": low, "noise_scale_high": high}, 10)
+
+    assert said(4536.2, 3402.0, 7011.0) == "noise_scale 4,500 (3,400 to 7,000)"
+    assert said(4.126, 0.3333, 12.6) == "noise_scale 4.1 (0.33 to 13)"
+    assert said(630.9, 283.4, None) == "noise_scale at least 280"
+    assert said(630.9, 0.0, None) == "noise_scale not known"
+    assert (
+        describe({"event": "noise_scale", "message": "noise scale 5: so", "step": 2}, 10) == "noise scale 5: so  step 2"
     )
 
 
@@ -96,6 +109,7 @@ def test_summary_of_many_ranks() -> None:
     lines = summary_lines({"samples_per_second_per_rank": [1000.0 + i for i in range(512)]})
     assert lines == ["summary", "  samples/s per rank  1,000 to 1,511 (512 values)"]
     assert summary_lines({}) == ["summary"]
+    assert summary_lines({"noise_scale": "noise scale 5: so"}) == ["summary", "  noise scale  5: so"]
 
 
 def test_print_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,7 +240,7 @@ def test_the_norm_layers_are_a_proxy_and_say_so(make_run: MakeRun, told: Told) -
     assert reading["small"] == pytest.approx(sum(map(square, chosen[1:])) / 101, rel=1e-10)
     assert reading["big"] == pytest.approx(square(chosen[0]), rel=1e-10)
     assert (reading["small_batch"], reading["big_batch"]) == (1.0, 101)
-    assert said["noise_scale_norm_layers"].startswith("noise scale of the norm layers, a proxy")
+    assert said["noise_scale_norm_layers"].startswith("noise scale norm layers (a proxy)")
     assert "a guide only: adamw" in said["noise_scale_note"]
     assert "noise_scale" not in record
 
