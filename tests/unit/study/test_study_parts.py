@@ -138,6 +138,12 @@ def point(batch: int, samples: float) -> Point:
 
 def test_a_training_is_named_for_people() -> None:
     recipe = Recipe.model_validate(
-        {"batch": {"global": 1024}, "epochs": 1, "optimizer": {"name": "sgd", "lr": 1}, "seed": 3}
+        {
+            "task": {"name": "digits"},
+            "batch": {"global": 1024},
+            "epochs": 1,
+            "optimizer": {"name": "sgd", "lr": 1},
+            "seed": 3,
+        }
     )
     assert of_trial(Trial(recipe, Path("search-b1024-x-1-s3"))) == "batch 1,024, rate x 0.5, seed 3"
