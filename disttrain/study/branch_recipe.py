@@ -48,7 +48,7 @@ def plan_of(recipe: Recipe) -> StepPlan:
     batch, said = recipe.batch, ""
     if batch.global_ is None:
         said = "batch.per_rank, with which the batch follows the ranks"
-    elif batch.growth is not None or getattr(batch, "adaptive", None) is not None:
+    elif batch.growth is not None or batch.adaptive is not None:
         said = "a batch that changes during the run"
     elif batch.last != "keep":
         said = "batch.last: drop, which leaves out other samples at another batch"

@@ -50,7 +50,9 @@ def test_readings_are_those_of_real_micro_batches() -> None:
             assert reading["epoch"] == epoch
 
 
-@pytest.mark.parametrize("scale", [30.0, 640.0, 1200.0])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(30.0, marks=pytest.mark.slow), 640.0, pytest.param(1200.0, marks=pytest.mark.slow)]
+)
 def test_intervals_hold_the_exact_value(scale: float) -> None:
     state, cells = frozen(scale), []
     for shuffled in (True, False):

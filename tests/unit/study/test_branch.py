@@ -111,6 +111,7 @@ def files(path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_branches_find_what_is_exact_and_are_not_run_again(run_dir: Path, tmp_path: Path) -> None:
     out, said = tmp_path / "out", list[str]()
     question = Question((2, 4, 8), "64", "samples=1024", "sqrt", margin=0.006, repeats=2)
