@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from disttrain.study.fit import Interval
 from disttrain.study.study import Found, Point
@@ -93,13 +93,26 @@ def without_fit(points: list[Point], scatter: float) -> Iterator[str]:
             f"smaller batches need more samples than {best:,}, which no hyperbola does: so it is where the rate does not decay, "
             f"or decays late ({WSD})"
         )
-    beyond = [(b, e) for b, e in means if b >= best]
-    for (b1, e1), (b2, e2) in itertools.pairwise(beyond):
+    doubled = doubling_batch(means)
+    if doubled is None:
+        yield f"and less than twice that up to batch {means[-1][0]:,}"
+    else:
+        value, low, high = doubled
+        yield f"and twice that at batch {number(value)}, between {low:,} and {high:,}"
+
+
+def doubling_batch(means: Sequence[tuple[int, float]]) -> tuple[float, int, int] | None:
+    """The batch at which the samples are twice the least, between two of the batches on a line in logarithms, and those two.
+
+    Args:
+        means: batches, rising, and their samples to the target.
+    """
+    best, least = min(means, key=lambda pair: pair[1])
+    for (b1, e1), (b2, e2) in itertools.pairwise(pair for pair in means if pair[0] >= best):
         if e1 < 2 * least <= e2:
             share = math.log(2 * least / e1) / math.log(e2 / e1)
-            yield f"and twice that at batch {number(b1 * (b2 / b1) ** share)}, between {b1:,} and {b2:,}"
-            return
-    yield f"and less than twice that up to batch {means[-1][0]:,}"
+            return b1 * (b2 / b1) ** share, b1, b2
+    return None
 
 
 def _sharp(found: Found) -> Iterator[str]:
