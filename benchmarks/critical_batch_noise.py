@@ -34,7 +34,10 @@ def at_checkpoint(run_dir: Path, step: int, part: str) -> dict[str, Any]:
     words = ["noise", str(run_dir), "--checkpoint", str(step), "--set", part, "--slice", "8", "--json"]
     done = subprocess.run([sys.executable, "-m", "disttrain", *words], check=True, capture_output=True, text=True)
     said: dict[str, Any] = json.loads(done.stdout)
-    return {key: said[key] for key in ("value", "low", "high", "reason", "square_norm", "trace", "samples", "slice", "words")}
+    return {
+        key: said[key]
+        for key in ("value", "low", "high", "reason", "square_norm", "trace", "samples", "slice", "words")
+    }
 
 
 def shown(value: float | None, low: float | None, high: float | None) -> str:
