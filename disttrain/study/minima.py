@@ -137,7 +137,9 @@ def _slices(book: _Book, ends: Sequence[tuple[int, Path]]) -> list[tuple[str, Sl
             f"the loss around {place.name}",
             lambda place=place: asdict(slice_2d(_at(place), points=PLANE)),  # type: ignore[misc]
         )
-        found.append((f"plane-{batch}", replace(Slice(**plane), about=f"around batch {batch:,}, {plane['about']}")))
+        found.append(
+            (f"plane-{batch}", replace(Slice(**plane), about=f"around batch {batch:,}, in two random directions"))
+        )
     return found
 
 
