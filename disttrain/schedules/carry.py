@@ -43,7 +43,7 @@ def surge_scaling(batch: float, reference: float, noise: float) -> float:
     ``lr = 2 lr_max / (sqrt(noise / batch) + sqrt(batch / noise))``).
 
     Examples:
-        >>> surge_scaling(400, 100, 1e12), surge_scaling(1600, 100, 400)
+        >>> round(surge_scaling(400, 100, 1e12), 6), surge_scaling(1600, 100, 400)
         (2.0, 1.0)
     """
 

@@ -251,7 +251,8 @@ def test_no_command_means_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sizes", "accumulations", "code"), [([], "1,2", "2", 0), (["model.norm=batch"], "2", "1", 4)]
+    ("words", "sizes", "accumulations", "code"),
+    [([], "1,2", "2", 0), pytest.param(["model.norm=batch"], "2", "1", 4, marks=pytest.mark.slow)],
 )
 def test_verify_tells_invariant_recipes_from_others(
     words: list[str], sizes: str, accumulations: str, code: int

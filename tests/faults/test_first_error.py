@@ -19,7 +19,13 @@ QUICK = [
 ]
 
 
-@pytest.mark.parametrize("launcher", every_launcher())
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        *every_launcher("torchrun", "horovodrun", "mpirun"),
+        *[pytest.param(*p.values, marks=[*p.marks, pytest.mark.slow]) for p in every_launcher("mpirun-horovod")],
+    ],
+)
 def test_an_exception_on_one_rank_ends_all_and_is_the_headline(launcher: str, tmp_path: Path) -> None:
     words = [*QUICK, "task.name=tests.faults.broken:Breaking", "task.rank=1", "task.at=30"]
     result = train(launcher, 2, tmp_path / "run", *words, fresh=True)

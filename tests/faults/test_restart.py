@@ -48,7 +48,9 @@ def check_equal(run_dir: Path, whole: Path) -> None:
 
 
 # Two calls are rehearsals and an update has two: call 17 is in update 8, after the checkpoints of 3 and 6; call 7 in update 3.
-@pytest.mark.parametrize(("at", "options", "from_step"), [(17, [], 6), (7, ["--resume", "auto"], None)])
+@pytest.mark.parametrize(
+    ("at", "options", "from_step"), [(17, [], 6), pytest.param(7, ["--resume", "auto"], None, marks=pytest.mark.slow)]
+)
 def test_a_killed_rank_costs_nothing(
     at: int, options: list[str], from_step: int | None, whole: Path, tmp_path: Path
 ) -> None:
@@ -62,6 +64,7 @@ def test_a_killed_rank_costs_nothing(
     assert ("before its first checkpoint: begins anew" in result.err) == (from_step is None)
 
 
+@pytest.mark.slow
 def test_the_start_script_goes_on_too(whole: Path, tmp_path: Path) -> None:
     env = environment({"MAX_RESTARTS": "1", "NPROC_PER_NODE": "2"})
     words = ["train", *TASK, "task.rank=0", "task.at=17", "--run-dir", str(tmp_path / "run")]

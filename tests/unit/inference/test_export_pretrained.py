@@ -36,7 +36,7 @@ def ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Prepared:
         return build_model(load_recipe(recipe), engine)
 
 
-@pytest.mark.parametrize("file", ["out", "a.safetensors", "a.onnx", "a.pt2"])
+@pytest.mark.parametrize("file", ["out", "a.safetensors", pytest.param("a.onnx", marks=pytest.mark.slow), "a.pt2"])
 def test_a_gpt_2_comes_out_as_it_is(file: str, ready: Prepared, tmp_path: Path) -> None:
     tokens = torch.arange(18).view(2, 9)
     model = ready.model.eval()

@@ -137,6 +137,7 @@ def test_one_that_was_killed_while_it_was_made_goes_on(tmp_path: Path) -> None:
         open_study(tmp_path, recipe, two)
 
 
+@pytest.mark.slow
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compares at least 2"):
         Settings((64,))

@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 # An error of 0.5 is noise; always guessing the mean gives 5.
-@pytest.mark.parametrize(("model", "epochs", "bound"), [("mlp", 40, 0.75), ("examples.my_task:Bumps", 4, 3.0)])
+@pytest.mark.parametrize(
+    ("model", "epochs", "bound"),
+    [pytest.param("mlp", 40, 0.75, marks=pytest.mark.slow), ("examples.my_task:Bumps", 4, 3.0)],
+)
 def test_it_trains_as_its_docstring_says(tmp_path: Path, model: str, epochs: int, bound: float) -> None:
     docstring = (ROOT / "examples" / "my_task.py").read_text().split('"""')[1]
     recipe = textwrap.dedent(docstring.split("::\n")[1].split("\n\n")[0])

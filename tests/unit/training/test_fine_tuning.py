@@ -155,6 +155,7 @@ def test_a_stage_begins_with_the_first_update_at_or_after_its_start(make_run: Ma
 def test_dropped_state_is_dropped_and_hooks_go(make_run: MakeRun) -> None:
     run = make_run(
         *NET,
+        "model.hidden=[1000]",  # a hook watches a large gradient
         "optimizer={name: adamw, lr: 0.01}",
         "batch.per_rank_max=50",
         "noise_scale={every_steps: 1}",
