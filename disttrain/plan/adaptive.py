@@ -96,13 +96,12 @@ def _law(recipe: Recipe) -> tuple[str, str]:
     law, name = recipe.batch.adaptive.law, recipe.optimizer.name
     if law != "auto":
         return law, "batch.adaptive.law"
-    if ":" in name:
+    if (own := recipe.optimizer.law) is None:
         raise InputError(
             f"batch.adaptive.law: how the learning rate of {name} follows the batch is not known; name a law"
         )
-    if name in ("sgd", "lars"):
-        return "linear", f"the learning rate is multiplied by what the batch is, {name}'s law"
-    return "sqrt", f"the learning rate is multiplied by the root of what the batch is, {name}'s law"
+    by = {"linear": "what the batch is", "sqrt": "the root of what the batch is"}[own]
+    return own, f"the learning rate is multiplied by {by}, {name}'s law"
 
 
 def _problems(recipe: Recipe, model: ModelFacts) -> Iterator[str]:

@@ -85,18 +85,16 @@ class _Laws(NamedTuple):
     """The mean that is a sum, ``m = beta m + g``, which makes an update ``1 / (1 - beta)`` times as large."""
 
 
-_ROOT = _Laws(schedules.sqrt_scaling, schedules.surge_scaling)
 _CARRIED = {"betas", "momentum", "alpha", "eps"}
 
 
 def _laws(section: Any) -> _Laws:
+    rate = schedules.SCALING_RULES[section.law]
     if section.name == "sgd":
-        return _Laws(schedules.linear_scaling, schedules.saturating_scaling, "momentum")
-    if section.name == "batch_invariant_adam":
-        return _ROOT._replace(rate=schedules.linear_scaling)
-    if section.name == "rmsprop":
-        return _ROOT._replace(adds_up="momentum")
-    return _ROOT._replace(adds_up="betas") if section.name == "novograd" and not section.grad_averaging else _ROOT
+        return _Laws(rate, schedules.saturating_scaling, "momentum")
+    adds_up = {"rmsprop": "momentum", "novograd": "betas"}.get(section.name)
+    means = getattr(section, "grad_averaging", False)
+    return _Laws(rate, schedules.surge_scaling, None if means else adds_up)
 
 
 def _carry(recipe: Recipe, batch: int, samples: int) -> Carried:

@@ -25,6 +25,7 @@ from disttrain.config.reading.dump import flatten
 from disttrain.errors import CheckpointError, InputError
 from disttrain.plan.plan import StepPlan
 from disttrain.rundir.rundir import METRICS, check_place, replace_file, temporary_of, write_recipe
+from disttrain.study.asked import check_asked
 from disttrain.study.branch_points import Point, find_points
 from disttrain.study.branch_recipe import branch_recipe, law_of, plan_of
 from disttrain.study.crossing import Crossing, crossing
@@ -143,11 +144,8 @@ def _check(question: Question) -> None:
         raise InputError(f"--batches {given}: expected increasing multiples of the run's batch, from 2x on")
     if not (math.isfinite(question.margin) and question.margin >= 0.0):
         raise InputError(f"--margin {question.margin}: expected a difference of losses, 0 or more")
-    for name in ("repeats", "ranks", "jobs"):
-        if not 1 <= getattr(question, name) <= 1000:
-            raise InputError(f"--{name} {getattr(question, name)}: expected a number from 1 to 1000")
-    if question.engine not in ("ddp", "horovod", "horovod-mpi"):
-        raise InputError(f"--engine {question.engine}: expected ddp, horovod or horovod-mpi")
+    counts = {name: (getattr(question, name), 1) for name in ("repeats", "ranks", "jobs")}
+    check_asked(law=question.law, engine=question.engine, **counts)
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from disttrain.config import Recipe
 from disttrain.config.reading.load import check_recipe
@@ -11,32 +10,27 @@ from disttrain.errors import InputError
 from disttrain.methods.model import facts_of
 from disttrain.plan.lengths import EpochLength
 from disttrain.plan.plan import StepPlan, resolve_plan
-from disttrain.schedules import linear_scaling, no_scaling, sqrt_scaling
+from disttrain.schedules import SCALING_RULES
 from disttrain.tasks.make import make_task, stated_sizes
 
-Law = Literal["auto", "sqrt", "linear", "none"]
-LAWS: Mapping[str, Callable[[float], float]] = {"sqrt": sqrt_scaling, "linear": linear_scaling, "none": no_scaling}
-LINEAR = ("sgd", "lars")
-"""Optimizers whose update is the gradient times the rate, or its direction; the others divide by a measure of its noise."""
 UNTIL = "disttrain.study.until:Until"
 _NO_END = ("constant", "step", "multistep", "cosine_restarts", "triangular", "triangular2")
 """Decays that do not know how long the run is."""
 
 
 def law_of(recipe: Recipe, law: str) -> str:
-    """The rate's law: ``auto`` is linear for SGD and LARS and the square root for the others that we know.
+    """The rate's law: ``auto`` is the optimizer's own.
 
     Raises:
-        InputError: there is no such law, or the optimizer is somebody's own, and ``auto`` knows nothing of it.
+        InputError: the optimizer is somebody's own, and ``auto`` knows nothing of it.
     """
-    if law in LAWS:
-        return law
     if law != "auto":
-        raise InputError(f"--law {law}: expected auto, {', '.join(LAWS)}")
-    name = recipe.optimizer.name
-    if ":" in name:
-        raise InputError(f"the optimizer is {name}, whose law is yours to say: --law sqrt, linear or none")
-    return "linear" if name in LINEAR else "sqrt"
+        return law
+    if (own := recipe.optimizer.law) is None:
+        raise InputError(
+            f"the optimizer is {recipe.optimizer.name}, whose law is yours to say: --law sqrt, linear or none"
+        )
+    return own
 
 
 def plan_of(recipe: Recipe) -> StepPlan:
@@ -75,7 +69,7 @@ def branch_recipe(recipe: Recipe, plan: StepPlan, factor: int, law: str, repeat:
     """
     given = _in_samples(recipe.model_dump(by_alias=True), plan.epoch)
     assert recipe.batch.global_ is not None
-    optimizer: dict[str, Any] = {**given["optimizer"], "lr": recipe.optimizer.lr * LAWS[law](factor)}
+    optimizer: dict[str, Any] = {**given["optimizer"], "lr": recipe.optimizer.lr * SCALING_RULES[law](factor)}
     if recipe.optimizer.reference_batch is not None:
         optimizer["reference_batch"] = recipe.optimizer.reference_batch * factor
     if end > plan.total_samples and recipe.schedule.decay.kind not in _NO_END:

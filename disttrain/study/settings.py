@@ -11,6 +11,7 @@ from typing import Any
 from disttrain.config import Recipe, load_recipe, recipe_differences
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import RECIPE, replace_file, temporary_of, write_recipe
+from disttrain.study.asked import check_asked
 from disttrain.version import __version__
 
 SETTINGS, RUNS = "settings.json", "runs"
@@ -28,7 +29,8 @@ class Settings:
         metric, value: the target; without a value it is derived, see :mod:`disttrain.study.study`.
         rates: most rates tried for a batch.
         seeds: runs of each batch at its best rate.
-        law: how the rate follows the batch to begin with: linear, sqrt, none, or auto, the optimizer's own.
+        law: how the rate follows the batch to begin with: linear, sqrt, none, or auto: the recipe's own ``lr_scaling``
+            where it has a ``reference_batch``, or else its optimizer's law.
         budget: samples after which a run that has not reached the target is given up; None: four times the recipe's length.
         every: samples between evaluations; None: a fortieth of the recipe's length.
         jobs, ranks, engine: how trials are run; see :class:`disttrain.study.pool.Pool`.
@@ -52,17 +54,18 @@ class Settings:
                 f"--batches {', '.join(map(str, self.batches)) or 'none'}: a study compares at least 2, and says whether the "
                 "hyperbola fits from 3 on"
             )
-        for name, least in (("rates", 3), ("seeds", 2), ("jobs", 1), ("ranks", 1)):
-            if not least <= getattr(self, name) <= 1000:
-                raise InputError(f"--{name} {getattr(self, name)}: expected a number from {least} to 1000")
+        check_asked(
+            law=self.law,
+            engine=self.engine,
+            rates=(self.rates, 3),
+            seeds=(self.seeds, 2),
+            jobs=(self.jobs, 1),
+            ranks=(self.ranks, 1),
+        )
         for name in ("budget", "every"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= 10**12:
                 raise InputError(f"--{name} {value}: expected samples, from 1 to 10^12")
-        if self.law not in ("auto", "linear", "sqrt", "none"):
-            raise InputError(f"--law {self.law!r}: expected auto, linear, sqrt or none")
-        if self.engine not in ("ddp", "horovod", "horovod-mpi"):
-            raise InputError(f"--engine {self.engine!r}: expected ddp, horovod or horovod-mpi")
 
 
 def open_study(directory: Path, recipe: Recipe, settings: Settings) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from disttrain.config import Recipe
+from disttrain.config.reading.load import check_recipe
 from disttrain.config.sections.hooks import CallbackEntry
 from disttrain.config.sections.recipe import CheckpointSettings, Evaluate
 from disttrain.errors import InputError
@@ -19,8 +20,6 @@ from disttrain.study.trials import Trial
 from disttrain.study.watch import NAME
 from disttrain.tasks.make import make_task, stated_sizes
 
-LINEAR = ("sgd", "lars", "novograd")
-"""Optimizers whose rate follows the batch itself; of the others it follows its square root. A search comes after either."""
 Kind = Literal["own", "search", "result"]
 CHECKPOINTS = 8
 """Of a trial, so that one that was killed loses an eighth at most."""
@@ -153,15 +152,22 @@ SCHEDULE = (
 
 
 def _with_law(given: Recipe, law: str, own: StepPlan) -> Recipe:
-    """The recipe with its rate as a law of the batch: what it says at its own batch stays."""
+    """The recipe with its rate as a law of the batch: what it says at its own batch stays.
+
+    Raises:
+        InputError: the optimizer does not have this law.
+    """
     optimizer, batch = given.optimizer, own.global_batch
     if law == "auto":
-        law = optimizer.lr_scaling
-        law = law if law != "none" else ("linear" if optimizer.name in LINEAR else "sqrt")
-    changes: dict[str, object] = {"reference_batch": optimizer.reference_batch or batch}
+        # Without a reference the recipe's rule was never used. Of somebody's own optimizer nobody knows; a search comes after.
+        stated = optimizer.lr_scaling if optimizer.reference_batch is not None else "none"
+        law = stated if stated != "none" else optimizer.law or "sqrt"
+    changes: dict[str, Any] = {"reference_batch": optimizer.reference_batch or batch}
     if law != optimizer.lr_scaling:
-        changes = {"lr_scaling": law, "lr": own.peak_lr, "reference_batch": batch, "carry": None}
-    return given.model_copy(update={"optimizer": optimizer.model_copy(update=changes)})
+        changes = {"lr_scaling": law, "lr": own.peak_lr, "reference_batch": batch}
+        changes |= {"carry": None} if "carry" in type(optimizer).model_fields else {}
+    plain = given.model_dump(by_alias=True)
+    return check_recipe({**plain, "optimizer": {**plain["optimizer"], **changes}})
 
 
 def _at_once(recipe: Recipe) -> int:

@@ -19,8 +19,8 @@ class _Adaptive(Section):
     )
     law: Literal["auto", "linear", "sqrt", "none"] = Field(
         "auto",
-        description="How the learning rate follows the batch, from batch.global on; auto: linear with sgd and lars, sqrt with "
-        "the others.",
+        description="How the learning rate follows the batch, from batch.global on; auto: linear with sgd, lars and "
+        "batch_invariant_adam, sqrt with the others.",
     )
 
 

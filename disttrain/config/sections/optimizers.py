@@ -65,6 +65,9 @@ class _Optimizer(Section):
     }
     made_by: ClassVar[str] = ""
     fixed: ClassVar[Mapping[str, Any]] = {}
+    law: ClassVar[Literal["linear", "sqrt"] | None] = "sqrt"
+    """How the learning rate follows the batch where nobody says; linear where an update is a mean that the batch does not
+    rescale. None: not known."""
 
     name: str = Field(description="Which optimizer.")
     lr: Rate = Field(description="Learning rate at the reference batch.", examples=[0.1])
@@ -122,6 +125,7 @@ class Sgd(_Momentum, _Carried):
 
     made_by = "torch.optim:SGD"
     fixed = _FUSED
+    law = "linear"
 
     name: Literal["sgd"]
     dampening: Fraction = Field(0.0, description="Share of the gradient that momentum leaves out.")
@@ -159,6 +163,7 @@ class Lars(_Momentum):
     """LARS (You, Gitman and Ginsburg 2017, arXiv:1708.03888)."""
 
     made_by = "disttrain.optim:LARS"
+    law = "linear"
 
     name: Literal["lars"]
     lr_scaling: PlainScaling = _SCALING
@@ -241,6 +246,7 @@ class BatchInvariantAdam(_Adam):
 
     OURS: ClassVar = {*_Optimizer.OURS, "slice"}
     made_by = "disttrain.optim:BatchInvariantAdam"
+    law = "linear"
 
     name: Literal["batch_invariant_adam"]
     lr_scaling: Literal["linear", "carry", "none"] = Field(
@@ -257,6 +263,8 @@ class BatchInvariantAdam(_Adam):
 
 class CustomOptimizer(_Optimizer, Open):
     """``pkg.mod:Class``; further keys are its arguments."""
+
+    law = None
 
     name: Importable = Field(examples=["my_package.optim:MyOptimizer"])
     lr_scaling: PlainScaling = _SCALING

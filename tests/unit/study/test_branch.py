@@ -65,7 +65,16 @@ def test_the_rate_is_the_runs_own_function_of_the_samples_times_the_law() -> Non
 
 def test_the_law_follows_the_optimizer() -> None:
     assert law_of(changed(), "auto") == "linear"
-    assert law_of(changed(optimizer={"name": "adamw", "lr": 0.1}), "auto") == "sqrt"
+    given = {
+        "sgd": {},
+        "lars": {},
+        "adamw": {},
+        "novograd": {},
+        "batch_invariant_adam": {"reference_batch": 16, "slice": 16},
+    }
+    laws = {name: law_of(changed(optimizer={"name": name, "lr": 0.1, **more}), "auto") for name, more in given.items()}
+    assert [name for name, law in laws.items() if law == "linear"] == ["sgd", "lars", "batch_invariant_adam"]
+    assert {laws["adamw"], laws["novograd"]} == {"sqrt"}
     assert law_of(changed(), "none") == "none"
     with pytest.raises(InputError, match="yours to say"):
         law_of(changed(optimizer={"name": "my.own:Optimizer", "lr": 0.1}), "auto")
@@ -174,7 +183,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no multiple": ({}, {"factors": (1, 2)}, "from 2x on"),
     "no such checkpoint": ({}, {"at": "65"}, "no checkpoint of update 65"),
     "no words for a checkpoint": ({}, {"at": "last"}, "expected newest, best, all"),
-    "a law": ({}, {"law": "cubic"}, "expected auto, sqrt, linear, none"),
+    "a law": ({}, {"law": "cubic"}, "expected auto, linear, sqrt or none"),
     "a margin that is no number": ({}, {"margin": math.nan}, "--margin nan"),
     "a batch that grows": (
         {"batch": {"global": 16, "growth": {"kind": "linear", "end": 64, "samples": 1024}}},

@@ -17,6 +17,7 @@ from disttrain.study.sharpness import largest_eigenvalue
 from disttrain.study.study import Found, study
 from disttrain.study.surface import surface
 from disttrain.study.trials import Outcome, Trial
+from disttrain.study.variants import make_base
 from disttrain.study.words import sentences
 
 SMALL = (
@@ -135,6 +136,24 @@ def test_one_that_was_killed_while_it_was_made_goes_on(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match="is missing, so there is no telling"):
         open_study(tmp_path, recipe, two)
+
+
+def test_the_law_of_the_rate_is_the_recipes_or_the_optimizers() -> None:
+    invariant = "{name: batch_invariant_adam, lr: 0.01, slice: 8, reference_batch: 8, lr_scaling: %s}"
+    for optimizer, law, wanted in (
+        ("{name: lars, lr: 0.1}", "auto", 4.0),
+        ("{name: novograd, lr: 0.1}", "auto", 2.0),
+        ("{name: novograd, lr: 0.1, lr_scaling: linear, reference_batch: 64}", "auto", 4.0),
+        ("{name: adamw, lr: 0.1}", "linear", 4.0),
+        (invariant % "none", "auto", 4.0),
+        (invariant % "carry", "none", 1.0),
+    ):
+        recipe = disttrain.Recipe.load(None, *SMALL, HELD, f"optimizer={optimizer}")
+        base = make_base(recipe, Settings((64, 256), law=law))
+        assert base.peak(256) / base.peak(64) == pytest.approx(wanted), optimizer
+    recipe = disttrain.Recipe.load(None, *SMALL, HELD, f"optimizer={invariant % 'none'}")
+    with pytest.raises(InputError, match="lr_scaling"):
+        make_base(recipe, Settings((64, 256), law="sqrt"))
 
 
 @pytest.mark.slow

@@ -138,8 +138,9 @@ def test_the_plan_says_what_is_known_before() -> None:
     )
     assert lines["result depends on ranks"][0] == "no"
     assert plan().adaptive is not None
-    laws = [plan(f"optimizer={o}").adaptive for o in ("{name: lars, lr: 1.0}", "{name: lamb, lr: 0.1}")]
-    assert [law.law for law in laws if law is not None] == ["linear", "sqrt"]
+    invariant = "{name: batch_invariant_adam, lr: 0.1, slice: 16, reference_batch: 16, lr_scaling: linear}"
+    laws = [plan(f"optimizer={o}").adaptive for o in ("{name: lars, lr: 1.0}", "{name: lamb, lr: 0.1}", invariant)]
+    assert [law.law for law in laws if law is not None] == ["linear", "sqrt", "linear"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import nn
 
 import disttrain
 from disttrain.config import RecipeError, load_recipe
+from disttrain.config.sections.carry import LEFT
+from disttrain.config.sections.optimizers import Optimizer
 from disttrain.errors import InputError
 from disttrain.methods.optimizers import make_optimizer
 from disttrain.methods.rates import parameter_settings
@@ -125,6 +128,13 @@ def test_what_cannot_be_carried_is_refused_by_name(optimizer: str, more: tuple[s
     given = ", ".join(f"{key}: {value}" for key, value in words.items() if f"{key}:" not in optimizer)
     with pytest.raises((InputError, RecipeError), match=message):
         resolve_plan(load_recipe(None, [f"optimizer={{{given}, {optimizer}}}", "epochs=1", *more]), EPOCH, 1000, 1)
+
+
+def test_what_stays_is_said_of_every_optimizer_that_can_be_carried() -> None:
+    sections = [get_args(tagged)[0] for tagged in get_args(get_args(Optimizer)[0])]
+    carry = [section for section in sections if "carry" in section.model_fields]
+    assert {name for section in carry for name in get_args(section.model_fields["name"].annotation)} == LEFT.keys()
+    assert all(section.law is not None for section in carry)
 
 
 def test_a_run_records_what_it_used_and_saves_what_was_asked_for(tmp_path: Path) -> None:
