@@ -83,11 +83,11 @@ def study(
 
 def _run(recipe: Recipe, settings: Settings, directory: Path, sharpness: bool, json: bool) -> None:
     from disttrain.cli.console import print_table  # only now is the input known to be good enough for the heavy imports
-    from disttrain.study import minima, plots, report
+    from disttrain.study import minima, pictures, plots, report
     from disttrain.study.study import study as run_study
     from disttrain.study.words import of_trial, sentences
 
-    plots.require()
+    pictures.require()
     if sharpness:
         minima.refuse_without(recipe)
     told = sys.stderr if json else sys.stdout

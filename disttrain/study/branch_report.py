@@ -12,7 +12,9 @@ from statistics import mean
 from typing import Any
 
 from disttrain.rundir.rundir import replace_file
+from disttrain.study import pictures
 from disttrain.study.branch import Answer, Question
+from disttrain.telemetry.jsonl import finite
 
 RESULTS, PICTURE = "critical_batch.json", "critical_batch.svg"
 
@@ -53,19 +55,19 @@ def headings(answers: Sequence[Answer]) -> tuple[str, ...]:
 
 
 def as_json(answers: Sequence[Answer], question: Question) -> str:
-    """Everything; what is infinite is null."""
+    """Everything; a number that is not finite is null, and its name says so beside it."""
     plain: dict[str, Any] = {"margin": question.margin, "repeats": question.repeats, "points": []}
     for answer in answers:
         found = answer.crossing
         point = {**asdict(answer), "words": in_words(answer, question.margin)}
         point["crossing"] = {
             "where": found.where,
-            **{name: _finite(answer.batch * getattr(found, name)) for name in ("factor", "low", "high")},
+            "batch": answer.batch * found.factor,
+            "low": answer.batch * found.low,
+            "high": answer.batch * found.high,
         }
-        point["crossing"]["batch"] = point["crossing"].pop("factor")
-        point["losses"] = {str(k): [_finite(loss) for loss in losses] for k, losses in answer.losses.items()}
         plain["points"].append(point)
-    return json.dumps(plain, indent=1, allow_nan=False)
+    return json.dumps(finite(plain), indent=1, allow_nan=False)
 
 
 def write(out: Path, answers: Sequence[Answer], question: Question) -> list[Path]:
@@ -78,10 +80,7 @@ def write(out: Path, answers: Sequence[Answer], question: Question) -> list[Path
 
 
 def _draw(path: Path, answers: Sequence[Answer], question: Question) -> None:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = pictures.figure(9, 3.6)
     gaps, growth = figure.subplots(1, 2)
     for answer in answers:
         batches = [answer.batch * factor for factor in (1, *answer.factors)]
@@ -105,12 +104,7 @@ def _draw(path: Path, answers: Sequence[Answer], question: Question) -> None:
     gaps.set(xscale="log", xlabel="batch", ylabel="loss above that of the run's batch")
     gaps.legend()
     growth.set(yscale="log", xlabel="samples seen", ylabel="critical batch (triangle: at least, or below)")
-    with matplotlib.rc_context({"svg.hashsalt": "disttrain"}):
-        figure.savefig(path, metadata={"Date": None})
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    pictures.write(figure, path)
 
 
 def _batch(answer: Answer, factor: float) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from disttrain.errors import InputError
+from disttrain.study import pictures
 from disttrain.study.surface import Surface, surface
 
 if TYPE_CHECKING:
@@ -119,22 +120,18 @@ def picture(found: Slice) -> Figure:
     Raises:
         InputError: matplotlib is missing.
     """
-    try:
-        import matplotlib.figure
-    except ImportError:
-        raise InputError('a picture needs matplotlib: pip install "disttrain[report]"') from None
-    figure = matplotlib.figure.Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
+    made = pictures.figure(5, 4)
+    axes = made.subplots()
     if isinstance(found.losses[0], list):
         logs = torch.tensor(found.losses, dtype=torch.float64).clamp(min=1e-12).log10()
         drawn = axes.contourf(found.at, found.at, logs.numpy(), levels=20)
-        figure.colorbar(drawn, label=f"log10 of the train loss ({found.samples:,} samples)")
+        made.colorbar(drawn, label=f"log10 of the train loss ({found.samples:,} samples)")
         axes.set_aspect("equal")
     else:
         axes.plot(found.at, found.losses)
         axes.set_ylabel(f"train loss ({found.samples:,} samples)")
     axes.set_title(found.about, fontsize="small")
-    return figure
+    return made
 
 
 def plot(found: Slice, path: str | Path) -> Path:
@@ -143,12 +140,7 @@ def plot(found: Slice, path: str | Path) -> Path:
     Raises:
         InputError: matplotlib is missing.
     """
-    figure = picture(found)
-    from matplotlib import rc_context
-
-    # The same bytes for the same slice.
-    with rc_context({"svg.hashsalt": "disttrain"}):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    pictures.write(picture(found), Path(path))
     return Path(path)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from disttrain.errors import InputError
+from disttrain.study import pictures
 from disttrain.study.landscape import picture
 from disttrain.study.study import Found, Point
 from disttrain.study.words import fit_points, number
@@ -25,57 +25,40 @@ logger = logging.getLogger("disttrain")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
 
 
-def require() -> None:
-    """See that pictures can be drawn, before hours are spent.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise InputError('a study draws its pictures with matplotlib: pip install "disttrain[report]"') from None
-
-
 def draw(found: Found, directory: Path) -> list[str]:
     """Write ``plots/NAME.svg`` and ``tensorboard/``; returns the names."""
     figures = dict(_figures(found))
-    from matplotlib import rc_context
-
     place = directory / "plots"
     place.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # the same picture is the same file
-            figure.savefig(place / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        pictures.write(figure, place / f"{name}.svg")
     _to_tensorboard(found, figures, directory / "tensorboard")
     return list(figures)
 
 
 def _figures(found: Found) -> Iterator[tuple[str, Figure]]:
-    from matplotlib.figure import Figure
-
     if points := fit_points(found):
-        figure = Figure(figsize=(10, 4), layout="constrained")
+        figure = pictures.figure(10, 4)
         left, right = figure.subplots(1, 2)
         _cost(left, found, points, "samples", 0)
         _cost(right, found, points, "updates", 1)
         yield "cost", figure
-        figure = Figure(figsize=(5.5, 4.2), layout="constrained")
+        figure = pictures.figure(5.5, 4.2)
         _front(figure.subplots(), found, points)
         yield "front", figure
     if any(point.final("validation_accuracy") for point in found.points):
-        figure = Figure(figsize=(10, 4), layout="constrained")
+        figure = pictures.figure(10, 4)
         left, right = figure.subplots(1, 2)
         _accuracy(left, found)
         _gap(right, found)
         yield "generalisation", figure
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = pictures.figure(10, 4)
     left, right = figure.subplots(1, 2, sharey=True)
     _curves(left, found, "samples")
     _curves(right, found, "updates")
     yield "curves", figure
     if found.minima.found:
-        figure = Figure(figsize=(5, 4), layout="constrained")
+        figure = pictures.figure(5, 4)
         _sharpness(figure.subplots(), found)
         yield "sharpness", figure
     yield from ((name, picture(each)) for name, each in found.minima.slices)
@@ -119,42 +102,20 @@ def _front(axes: Axes, found: Found, points: list[Point]) -> None:
 def _accuracy(axes: Axes, found: Found) -> None:
     for split, color, marker in (("train", ORANGE, "s"), ("validation", BLUE, "o")):
         _line(axes, [(p.batch, p.final(f"{split}_accuracy")) for p in found.points], color, marker, split)
-    axes.set_xscale("log")
-    axes.set_xlabel("global batch (samples)")
-    axes.set_ylabel(f"accuracy after {min(found.base.length, found.base.budget):,} samples")
-    _batches(axes, found.points)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _against_batch(axes, found, f"accuracy after {min(found.base.length, found.base.budget):,} samples")
 
 
 def _gap(axes: Axes, found: Found) -> None:
-    def gaps(point: Point) -> list[float]:
-        return [
-            r.final["train_accuracy"] - r.final["validation_accuracy"]
-            for r in point.runs
-            if {"train_accuracy", "validation_accuracy"} <= r.final.keys()
-        ]
-
-    _line(axes, [(p.batch, gaps(p)) for p in found.points], BLUE, "o", "train minus validation accuracy")
+    _line(axes, [(p.batch, p.gaps) for p in found.points], BLUE, "o", "train minus validation accuracy")
     axes.axhline(0, color=GREY, lw=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("global batch (samples)")
-    axes.set_ylabel("generalisation gap")
-    _batches(axes, found.points)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _against_batch(axes, found, "generalisation gap")
 
 
 def _sharpness(axes: Axes, found: Found) -> None:
     minima = found.minima
     axes.scatter([m.batch for m in minima.found], [m.eigenvalue.value for m in minima.found], s=18, color=BLUE)
     _line(axes, [(p.batch, minima.of(p.batch)) for p in found.points], BLUE, "_", "mean and standard deviation")
-    axes.set_xscale("log")
-    axes.set_xlabel("global batch (samples)")
-    axes.set_ylabel("largest eigenvalue of the Hessian")
-    _batches(axes, found.points)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    _against_batch(axes, found, "largest eigenvalue of the Hessian")
 
 
 def _curves(axes: Axes, found: Found, what: str) -> None:
@@ -178,6 +139,15 @@ def _line(axes: Axes, values: list[tuple[int, list[float]]], color: str, marker:
     if known:
         b, mean, deviation = zip(*known, strict=True)
         axes.errorbar(b, mean, deviation, color=color, marker=marker, ms=4, capsize=3, label=label)
+
+
+def _against_batch(axes: Axes, found: Found, y: str) -> None:
+    axes.set_xscale("log")
+    axes.set_xlabel("global batch (samples)")
+    axes.set_ylabel(y)
+    _batches(axes, found.points)
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def _logs(axes: Axes, x: str, y: str) -> None:

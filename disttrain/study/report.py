@@ -69,11 +69,6 @@ def rows(found: Found) -> list[tuple[str, ...]]:
 def _row(point: Point) -> tuple[str, ...]:
     samples = point.samples
     seconds = point.seconds
-    gaps = [
-        run.final["train_accuracy"] - run.final["validation_accuracy"]
-        for run in point.runs
-        if {"train_accuracy", "validation_accuracy"} <= run.final.keys()
-    ]
     reached = sum(run.samples is not None for run in point.runs)
     return (
         f"{point.batch:,}",
@@ -84,7 +79,7 @@ def _row(point: Point) -> tuple[str, ...]:
         spread(point.final("validation_loss"), 4),
         spread(point.final("validation_accuracy"), 4),
         spread(point.final("train_accuracy"), 4),
-        spread(gaps, 4),
+        spread(point.gaps, 4),
     )
 
 

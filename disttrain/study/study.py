@@ -93,6 +93,12 @@ class Point:
         """A metric after the recipe's length, of each run that has it."""
         return [run.final[name] for run in self.runs if name in run.final]
 
+    @property
+    def gaps(self) -> list[float]:
+        """Train minus validation accuracy then, of each run that has both."""
+        pair = ("train_accuracy", "validation_accuracy")
+        return [run.final[pair[0]] - run.final[pair[1]] for run in self.runs if run.final.keys() >= set(pair)]
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
