@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """A task, its network, its batches (small, where one that grows begins, and large), epochs, and updates at the large batch."""
+    """A task, its network, its batches (small, where one that grows begins, and large), epochs, and updates at the last."""
 
     make: Callable[[], Task]
     hidden: list[int]
