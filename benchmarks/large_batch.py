@@ -9,7 +9,7 @@ test set is read for fresh seeds only, which tuned nothing. Rows by a rule are n
 its rate times a power of the batches' ratio.
 
 Everything is appended to ``large_batch.json`` as it comes, and what is there already is not run again. One process, one run
-after the other, about half an hour in all on one core. The tables are printed at the end.
+after the other, about 40 minutes in all on one core. The tables are printed at the end.
 """
 
 from __future__ import annotations
