@@ -26,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 JSON = HERE / "carry.json"
 REFERENCE, TUNING_SEED, SEEDS = 64, 100, (1, 2, 3)
-BATCHES = (16, 32, 64, 128, 256, 1024)
+BATCHES = (8, 16, 32, 64, 128, 256, 1024)
 RATES, BETAS, DECAYS = (0.004, 0.008, 0.016), ((0.9, 0.99), (0.9, 0.999), (0.9, 0.95), (0.8, 0.99)), (0.1, 1.0)
 NO_MEMORY = {"momentum": False, "second_moment": False}
 RULES = ("carry", "sqrt", "linear", "none")
@@ -119,7 +119,7 @@ def critical(tuned: dict[str, Any]) -> None:
 
 def final(tuned: dict[str, Any]) -> None:
     """Each rule at each batch; at the reference batch all are one."""
-    for rules, batches in ((RULES[:2], (16, 32, 128, 256)), (RULES[:2], (1024,)), (RULES[2:], (16,))):
+    for rules, batches in ((RULES[:2], (16, 32, 128, 256)), (RULES[:2], (1024,)), (RULES[2:], (16,)), (RULES[:2], (8,))):
         for seed in SEEDS:
             run("final", REFERENCE, seed, under("carry", tuned))
             for batch, rule in itertools.product(batches, rules):
@@ -184,7 +184,7 @@ def table(tuned: dict[str, Any], within: Sequence[int]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=["tune", "check", "critical", "final", "table"])
-    parser.add_argument("--within", type=int, nargs="+", default=[16, 32, 64], help="batches up to the critical one")
+    parser.add_argument("--within", type=int, nargs="+", default=[8, 16, 32, 64], help="batches up to the critical one")
     arguments = parser.parse_args()
     tuned = tune()
     stages = {"tune": lambda tuned: None, "check": check, "critical": critical, "final": final}
