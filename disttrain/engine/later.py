@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -29,8 +28,3 @@ def later(values: Tensor) -> Numbers:
         return found
 
     return numbers
-
-
-def once(numbers: Numbers) -> Numbers:
-    """The same numbers for all that ask, waited for by the first."""
-    return cache(numbers)

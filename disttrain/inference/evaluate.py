@@ -26,9 +26,8 @@ def evaluate(run: Prepared, split: Split = "test") -> dict[str, float]:
     Ranks sum over their own contiguous shares; sums and counts are added up, then divided, so the result does not depend
     on the number of ranks but for the order of float64 additions.
     """
-    engine, task, settings, model = run.engine, run.task, run.recipe.evaluate, run.model
+    engine, task, at_once, model = run.engine, run.task, run.recipe.evaluated_at_once, run.model
     dataset, chosen = samples(task, split, fraction_held_out(run.recipe))
-    at_once = settings.batch if settings is not None else 1000
     batches = evaluation_batches(
         dataset,
         rank=engine.world.rank,

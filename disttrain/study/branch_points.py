@@ -13,6 +13,8 @@ from disttrain.errors import InputError
 from disttrain.inference.choice import find
 from disttrain.plan.plan import StepPlan
 
+_NUMBER = r"\d{1,16}(?:\.\d{0,16})?|\.\d{1,16}"
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -62,14 +64,13 @@ def length_of(text: str | None, plan: StepPlan) -> int:
     """
     if text is None:
         return max(plan.total_samples // 20, 1)
-    form = re.fullmatch(r"(samples|epochs|updates)=([\d.]+)|([\d.]+) ?(samples|epochs|updates)", text)
-    try:
-        assert form is not None
+    form = re.fullmatch(rf"(samples|epochs|updates)=({_NUMBER})|({_NUMBER}) ?(samples|epochs|updates)", text)
+    found = 0
+    if form is not None:
         unit, number = form[1] or form[4], float(form[2] or form[3])
         found = round(number * {"samples": 1, "epochs": plan.epoch.samples, "updates": plan.global_batch}[unit])
-        assert 0 < found <= 10**15
-    except (AssertionError, ValueError):
-        raise InputError(f"--length {text}: expected samples=20000, 0.1epochs or 500updates") from None
+    if not 0 < found <= 10**15:
+        raise InputError(f"--length {text}: expected samples=20000, 0.1epochs or 500updates")
     return found
 
 

@@ -87,7 +87,7 @@ def branch_recipe(recipe: Recipe, plan: StepPlan, factor: int, law: str, repeat:
         **({} if total == plan.total_samples else {"epochs": None, "samples": _unstretched(total, plan.epoch)}),
         # Seen once, at the end; the test set is never looked at, whatever else the last evaluation reads.
         "evaluate": {
-            "batch": given["evaluate"]["batch"] if given["evaluate"] else 1000,
+            "batch": recipe.evaluated_at_once,
             "train": False,
             "samples": 10**15,
         }

@@ -15,7 +15,8 @@ from disttrain.inference.choice import find, samples_seen
 from disttrain.rundir.rundir import replace_file
 from disttrain.study.landscape import Slice, slice_1d, slice_2d
 from disttrain.study.sharpness import Eigenvalue, largest_eigenvalue
-from disttrain.study.surface import Surface, refuse_moving_loss, surface
+from disttrain.study.surface import Surface, surface
+from disttrain.study.train_loss import refuse_moving_loss
 from disttrain.tasks.make import make_task
 
 if TYPE_CHECKING:

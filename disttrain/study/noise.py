@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from numpy import arange
 from torch import Tensor
+from torch.nn import Parameter
 
 from disttrain.config import Recipe
-from disttrain.data.batch import MicroBatch
 from disttrain.data.dataset import Dataset, plain
 from disttrain.data.evaluation import batches_of
 from disttrain.data.permutation import Ids, permuted
@@ -28,14 +29,31 @@ from disttrain.inference.weights import restore_weights
 from disttrain.methods.trainable import find_trainable
 from disttrain.plan.plan import StepPlan, resolve_plan
 from disttrain.plan.stages import stage_at
+from disttrain.study.train_loss import items_of, prepared, refuse_moving_loss, summed_loss
 from disttrain.tasks.base import Task
-from disttrain.tasks.given import given
 from disttrain.tasks.make import collate_of, fraction_held_out, load_sets
-from disttrain.tasks.terms import sum_of, wide
 
 Set = Literal["train", "validation"]
+Gradients = tuple[list[Tensor], int]
+"""Of the summed loss of a slice, float64; and its loss items."""
 FEWEST, SLICES = 16, 64
 """Samples of a set, and slices that a small one is cut into at least, as far as it has samples."""
+
+
+class Squares(NamedTuple):
+    """What the slices' gradients come to.
+
+    Attributes:
+        each: squared norms of the whole slices' mean gradients.
+        mean_square: of the gradient of all samples.
+        summed: gradients of the whole slices, added up.
+        unit: what a product of two slices' gradients is times where both are means.
+    """
+
+    each: list[float]
+    mean_square: float
+    summed: list[Tensor]
+    unit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +92,9 @@ def noise_at(
 ) -> NoiseAtCheckpoint:
     """The noise scale of a set at stored weights, in one process.
 
-    Every sample is read twice, as it is (not augmented, not mixed), in slices of a random order. The model is in evaluation mode:
-    without dropout, and batch norm with its running statistics, or the gradient of a batch were not the mean of its samples'.
-    Of the parameters that the run trained at that point, in the weights' own precision.
+    Every sample is read once, of the validation set twice, as it is (not augmented, not mixed), in slices of a random order.
+    The model is in evaluation mode: without dropout, and batch norm with its running statistics, or the gradient of a batch were
+    not the mean of its samples'. Of the parameters that the run trained at that point, in the weights' own precision.
 
     Args:
         part: ``train``: the noise scale of that set, whose |G_N|^2 is then exact; ``validation``: of the population that it was
@@ -98,11 +116,17 @@ def noise_at(
     if total < FEWEST:
         raise InputError(f"the {part} set has {total} samples; its noise scale needs at least {FEWEST}")
     slice = min(slice, max(total // SLICES, 1))
-    squares, products, mean_square = _inner_products(ready, dataset, chosen, total, slice)
+    params = [p for p in ready.model.parameters() if p.requires_grad]
+
+    def gradients() -> Iterator[Gradients]:
+        return _gradients(ready, params, dataset, _slices(chosen, total, slice))
+
+    found = _squares(gradients(), params, total, slice)
     if part == "train":
-        name, estimate = "noise scale", scale_of_set(squares, mean_square, slice, total)
+        name, estimate = "noise scale", scale_of_set(found.each, found.mean_square, slice, total)
     else:
-        name, estimate = "held-out noise scale", scale_of_wider(squares, products, slice)
+        products = _products(gradients(), found)
+        name, estimate = "held-out noise scale", scale_of_wider(found.each, products, slice)
     asked = plan.global_batch if batch is None else batch
     words = noise_words(estimate, asked, total if part == "train" else None, name=name)
     return NoiseAtCheckpoint(name, estimate, asked, total, slice, words, origin)
@@ -119,13 +143,7 @@ def _choose_trained(ready: Prepared, plan: StepPlan, seen: int) -> None:
     Raises:
         InputError: the loss of a sample depends on the others, or on weights that were learned.
     """
-    name = ready.recipe.task.name
-    if ready.task.over_global_batch:
-        raise InputError(f"task {name}: a loss over the whole batch has no gradients of single samples to compare")
-    if ready.recipe.loss.balance is not None:
-        raise InputError(
-            "loss.balance: the weights of the losses are learned, and so no part of the checkpoint's model"
-        )
+    refuse_moving_loss(ready.recipe, ready.task)
     find_trainable(ready.recipe, plan.stages, ready.model).choose(ready.model, stage_at(plan.stages, seen))
     ready.model.eval()
 
@@ -139,76 +157,53 @@ def _set(task: Task, part: Set, fraction: float | None) -> tuple[Dataset, Select
     return samples(task, "validation", fraction)
 
 
-def _inner_products(
-    ready: Prepared, dataset: Dataset, chosen: Selection | None, total: int, slice: int
-) -> tuple[list[float], list[float], float]:
-    """Of each whole slice ``|g|^2`` and ``g . G``, where G is the mean over all of them; and ``|G_N|^2`` over all samples."""
+def _squares(gradients: Iterator[Gradients], params: list[Parameter], total: int, slice: int) -> Squares:
+    """Of each whole slice ``|g|^2``, of a mean gradient g."""
     whole = total // slice
-    sums = [torch.zeros_like(p, dtype=torch.float64) for p in _trained(ready)]
+    sums = [torch.zeros_like(p, dtype=torch.float64) for p in params]
     squares: list[float] = []
-    items, mean = 0.0, sums
-    for number, (gradients, count) in enumerate(_gradients(ready, dataset, chosen, total, slice)):
+    items, mean = 0, sums
+    for number, (each, count) in enumerate(gradients):
         if number == whole:
             mean = [s.clone() for s in sums]  # what is left over is no whole slice
-        squares.append(_dot(gradients, gradients))
+        squares.append(_dot(each, each))
         items += count
-        for s, g in zip(sums, gradients, strict=True):
+        for s, g in zip(sums, each, strict=True):
             s += g
-    factor = (
-        total / items
-    )  # from a slice's sum to its mean loss of an item, as if each sample had the average number of items
     mean_square = _dot(sums, sums) / items**2
     if not math.isfinite(mean_square):
         raise InputError("the gradient is not finite: the weights of this checkpoint have diverged")
-    unit = (factor / slice) ** 2
-    products = [
-        _dot(gradients, mean) * unit / whole
-        for gradients, _ in _first(whole, _gradients(ready, dataset, chosen, total, slice))
-    ]
-    return [square * unit for square in squares[:whole]], products, mean_square
+    # From a slice's sum to its mean loss of an item, as if each sample had the average number of items.
+    unit = (total / items / slice) ** 2
+    return Squares([square * unit for square in squares[:whole]], mean_square, mean, unit)
+
+
+def _products(gradients: Iterator[Gradients], found: Squares) -> list[float]:
+    """Of each whole slice ``g . G``, where G is the mean over all of them."""
+    whole = len(found.each)
+    return [_dot(each, found.summed) * found.unit / whole for each, _ in islice(gradients, whole)]
+
+
+def _slices(chosen: Selection | None, total: int, slice: int) -> Iterator[Ids]:
+    """The samples of each, in one random order."""
+    for start in range(0, total, slice):
+        places = permuted(
+            arange(start, min(start + slice, total)), total, seed=0, epoch=0, stream="noise at a checkpoint"
+        )
+        yield places if chosen is None else chosen.ids(places)
 
 
 def _gradients(
-    ready: Prepared, dataset: Dataset, chosen: Selection | None, total: int, slice: int
-) -> Iterator[tuple[list[Tensor], float]]:
-    """Of the slices of one random order: gradients of the summed loss, float64, and loss items."""
-
-    def pieces() -> Iterator[Ids]:
-        for start in range(0, total, slice):
-            places = permuted(
-                arange(start, min(start + slice, total)), total, seed=0, epoch=0, stream="noise at a checkpoint"
-            )
-            yield places if chosen is None else chosen.ids(places)
-
-    params = _trained(ready)
-    for micro in batches_of(dataset, pieces(), device=ready.engine.world.device, collate=collate_of(ready.task)):
-        found = torch.autograd.grad(_loss(ready, micro), params, allow_unused=True)
+    ready: Prepared, params: list[Parameter], dataset: Dataset, slices: Iterator[Ids]
+) -> Iterator[Gradients]:
+    for micro in batches_of(dataset, slices, device=ready.engine.world.device, collate=collate_of(ready.task)):
+        found = torch.autograd.grad(summed_loss(ready, prepared(ready, micro)), params, allow_unused=True)
         gradients = [
             torch.zeros_like(p, dtype=torch.float64) if g is None else g.double()
             for p, g in zip(params, found, strict=True)
         ]
-        yield gradients, float(ready.task.count_items(micro.tensors))
-
-
-def _loss(ready: Prepared, micro: MicroBatch) -> Tensor:
-    """Summed over samples and losses."""
-    inputs = ready.task.prepare(micro.tensors, ready.precision.parameter_dtype)
-    losses = given(ready.task.losses, ready.model, inputs)
-    if isinstance(losses, Tensor):
-        return wide(losses).sum()
-    weights = ready.recipe.loss.weights
-    return wide(sum_of(losses if weights is None else {n: loss * weights[n] for n, loss in losses.items()})).sum()
-
-
-def _trained(ready: Prepared) -> list[torch.nn.Parameter]:
-    return [p for p in ready.model.parameters() if p.requires_grad]
+        yield gradients, items_of(ready.task, micro)
 
 
 def _dot(a: list[Tensor], b: list[Tensor]) -> float:
     return math.fsum(float(torch.dot(x.flatten(), y.flatten())) for x, y in zip(a, b, strict=True))
-
-
-def _first(count: int, stream: Iterator[tuple[list[Tensor], float]]) -> Iterator[tuple[list[Tensor], float]]:
-    """Without waiting for what comes after."""
-    for _ in range(count):
-        yield next(stream)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from disttrain.api.ambient import alone, joined
 from disttrain.api.passed import AnyModel, AnyTask, Passed
-from disttrain.config import Recipe, saved_recipe
+from disttrain.config import saved_recipe
 from disttrain.data.dataset import plain
 from disttrain.data.evaluation import evaluation_batches
 from disttrain.data.selection import Selection, trained_on
@@ -22,9 +21,8 @@ from disttrain.errors import InputError
 from disttrain.inference.choice import Choice, Which
 from disttrain.inference.prepared import Prepared
 from disttrain.inference.trained import load_trained
-from disttrain.tasks.base import Task
+from disttrain.study.train_loss import items_of, prepared, refuse_moving_loss, summed_loss
 from disttrain.tasks.make import collate_of, fraction_held_out
-from disttrain.tasks.terms import Losses, stacked, weighted
 
 
 class Surface:
@@ -131,51 +129,26 @@ def surface(
         return _of_train_set(ready, samples)
 
 
-def refuse_moving_loss(recipe: Recipe, task: Task) -> None:
-    """See that the train loss is one of a fixed set, with fixed weights.
-
-    Raises:
-        InputError: it is not.
-    """
-    if task.over_global_batch:
-        raise InputError(f"task {recipe.task.name} takes its loss over the global batch, so it is none of a fixed set")
-    if recipe.loss.balance is not None:
-        raise InputError("loss.balance: the weights of the losses changed in training, so there is no one train loss")
-
-
 def _of_train_set(ready: Prepared, samples: int) -> Surface:
     task, model = ready.task, ready.model.eval()
     dataset = plain(task.train_dataset())
     everything = Selection(len(dataset), 0, len(dataset))
     chosen = (trained_on(len(dataset), fraction_held_out(ready.recipe)) or everything).first(samples)
-    settings = ready.recipe.evaluate
     batches = evaluation_batches(
         dataset,
         rank=0,
         size=1,
-        batch=settings.batch if settings is not None else 1000,
+        batch=ready.recipe.evaluated_at_once,
         chosen=chosen,
         device=ready.engine.world.device,
         collate=collate_of(task),
     )
-    weights = dict(ready.recipe.loss.weights or {})
     sums: list[Callable[[], Tensor]] = []
     items = 0
     for micro in batches:
-        each = task.items_per_sample
-        items += int(task.count_items(micro.tensors)) if each is None else len(micro.ids) * each
-        inputs = task.prepare(micro.tensors, ready.precision.parameter_dtype)
-        sums.append(partial(_summed, task, model, inputs, weights))
+        items += items_of(task, micro)
+        sums.append(partial(summed_loss, ready, prepared(ready, micro)))
     return Surface(model, sums, items, len(chosen))
-
-
-def _summed(task: Task, model: nn.Module, inputs: Any, weights: dict[str, float]) -> Tensor:
-    losses: Losses = task.losses(model, inputs)
-    if isinstance(losses, Tensor):
-        return losses.sum()
-    names = sorted(losses)
-    terms = stacked(losses, names)
-    return weighted(terms, torch.tensor([weights.get(name, 1.0) for name in names], device=terms.device)).sum()
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

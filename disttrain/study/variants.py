@@ -82,7 +82,7 @@ class Base:
             "updates": None,
             "samples": max(self.budget, batch),
             "seed": seed,
-            "evaluate": Evaluate(samples=self.every, batch=_at_once(recipe), train=kind == "result"),
+            "evaluate": Evaluate(samples=self.every, batch=recipe.evaluated_at_once, train=kind == "result"),
             "early_stopping": None,
             "noise_scale": None,  # nobody reads it here, and the seconds to the target are not to have its cost
             "checkpoint": CheckpointSettings(
@@ -168,10 +168,6 @@ def _with_law(given: Recipe, law: str, own: StepPlan) -> Recipe:
         changes |= {"carry": None} if "carry" in type(optimizer).model_fields else {}
     plain = given.model_dump(by_alias=True)
     return check_recipe({**plain, "optimizer": {**plain["optimizer"], **changes}})
-
-
-def _at_once(recipe: Recipe) -> int:
-    return recipe.evaluate.batch if recipe.evaluate is not None else 1000
 
 
 def _steps(wanted: int) -> int:

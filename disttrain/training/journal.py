@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from disttrain.engine.later import once
 from disttrain.methods.watch import GradientWatch
 from disttrain.telemetry import Sink
 from disttrain.training.state import Run
@@ -61,7 +61,7 @@ class Journal:
     def _line(self, result: Update) -> Callable[[], None]:
         """Begin a line: the exact mean loss over this update's global batch, and the state of the run as it is now."""
         run, noise = self._run, self._run.methods.noise_scale
-        sums = once(run.engine.sum_later(noise.with_parts(result.loss().view(1))))
+        sums = cache(run.engine.sum_later(noise.with_parts(result.loss().view(1))))
         noise.arriving(sums, 1)
         grad_norm = self._watch.begin_check()
         report = run.methods.all.report()

@@ -270,6 +270,11 @@ class Recipe(Section):
 
         return load_recipe(None if path is None else Path(path), overrides)
 
+    @property
+    def evaluated_at_once(self) -> int:
+        """Samples of an evaluation that go through the model at once, on a rank."""
+        return (self.evaluate or Evaluate()).batch
+
     def save(self, path: str | Path) -> None:
         """Write this recipe as YAML, every default written out, once all of it is checked again.
 

@@ -113,7 +113,7 @@ def test_a_run_against_its_exact_hessian(run_dir: Path) -> None:
     shapes = [p.shape for p in model.parameters()]
     flat = torch.cat([p.detach().flatten() for p in model.parameters()])
     # The data anew: the samples are a fixed choice, found by their loss.
-    inputs, labels = (torch.cat(parts) for parts in zip(*(part.args[2] for part in on._sums), strict=True))
+    inputs, labels = (torch.cat(parts) for parts in zip(*(part.args[-1] for part in on._sums), strict=True))
 
     def loss(vector: Tensor) -> Tensor:
         pieces = [v.view(s) for v, s in zip(vector.split([s.numel() for s in shapes]), shapes, strict=True)]
