@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from disttrain.config import Recipe
+from disttrain.config.sections.optimizers import Muon
 from disttrain.data.shares import shares
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
@@ -160,6 +161,8 @@ def _rank_dependent(recipe: Recipe) -> list[str]:
         found.append(
             "optimizer.lr_scaling adascale, which measures between micro-batches (noise_scale.slice makes them alike)"
         )
+    if isinstance(recipe.optimizer, Muon) and recipe.optimizer.newton_schulz == "bf16":
+        found.append("optimizer.newton_schulz bf16, in which differences of rounding grow to 1 % of an update")
     return found
 
 

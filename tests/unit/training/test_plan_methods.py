@@ -176,3 +176,19 @@ def test_synchronised_batch_norm_needs_every_rank_once() -> None:
         plan("batch_norm={kind: sync}", "batch.global=2", ranks=4)
     with pytest.raises(InputError, match=r"the last batch has fewer: use a larger batch, or batch\.last: drop"):
         plan("batch_norm={kind: sync}", ranks=4, train=512 * 5 + 3)
+
+
+def test_what_the_recipe_makes_depend_on_the_ranks_is_said() -> None:
+    adascale = "optimizer={name: sgd, lr: 0.1, lr_scaling: adascale, reference_batch: 64}"
+    sliced = "noise_scale={every_steps: 1, slice: 32}"
+    for overrides, said in (
+        (
+            ["optimizer={name: muon, lr: 0.01, reference_batch: 64, newton_schulz: bf16}"],
+            "optimizer.newton_schulz bf16, ",
+        ),
+        (["optimizer={name: muon, lr: 0.01, reference_batch: 64}"], ""),
+        ([adascale], "optimizer.lr_scaling adascale, "),
+        ([adascale, sliced], ""),
+        (["communication.compression=bf16"], "communication.compression bf16"),
+    ):
+        assert "; ".join(plan(GHOSTS, *overrides).rank_dependent)[: len(said) or None] == said, overrides
