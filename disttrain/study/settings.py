@@ -10,7 +10,7 @@ from typing import Any
 
 from disttrain.config import Recipe, load_recipe, recipe_differences
 from disttrain.errors import InputError
-from disttrain.rundir.rundir import RECIPE, replace_file, temporary_of, write_recipe
+from disttrain.rundir.rundir import RECIPE, check_place, replace_file, temporary_of, write_recipe
 from disttrain.study.asked import check_asked
 from disttrain.version import __version__
 
@@ -72,19 +72,16 @@ def open_study(directory: Path, recipe: Recipe, settings: Settings) -> None:
     """Make the directory, or find the same study in it.
 
     Raises:
-        InputError: it holds another study, one of another version, or something else; nothing was changed.
+        InputError: it cannot be written to, or holds another study, one of another version, or something else; nothing was
+            changed.
     """
+    check_place(directory, "--out")
     path = directory / SETTINGS
     if path.is_file():
         _same(directory, recipe, settings)
-    elif directory.exists() and (
-        not directory.is_dir() or any(entry.name != temporary_of(SETTINGS) for entry in directory.iterdir())
-    ):
+    elif directory.exists() and any(entry.name != temporary_of(SETTINGS) for entry in directory.iterdir()):
         raise InputError(f"--out {directory}: it is there and holds no study; choose another directory")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {directory} cannot be made: {error.strerror}") from None
+    directory.mkdir(parents=True, exist_ok=True)
     said = {"format": FORMAT, "disttrain": __version__, **asdict(settings)}
     replace_file(path, json.dumps(said, indent=1) + "\n")
     write_recipe(directory, recipe)

@@ -127,6 +127,10 @@ def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> 
 
 def test_one_that_was_killed_while_it_was_made_goes_on(tmp_path: Path) -> None:
     recipe, two = disttrain.Recipe.load(None, *SMALL, HELD), Settings((32, 64), "loss", 0.7)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"--out .*mine\.txt cannot be made: .*mine\.txt is not a directory"):
+        open_study(tmp_path / "mine.txt", recipe, two)
+    (tmp_path / "mine.txt").unlink()
     (tmp_path / ".settings.json.tmp").write_text("{")
     open_study(tmp_path, recipe, two)
     (tmp_path / "recipe.yaml").unlink()
