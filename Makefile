@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Build isolation would fetch an unpinned hatchling; the pinned one is in the environment already.
 INSTALL := pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 
-.PHONY: help run test test-all lint dev docs clean
+.PHONY: help run test test-all test-unit test-jobs lint dev docs clean
 
 help:
 	@echo 'make run       set up .venv and train the default recipe on $(NPROC) ranks: real data, no download'
@@ -42,11 +42,21 @@ run: $(VENV)/.stamp-run
 test test-all: export OMPI_ALLOW_RUN_AS_ROOT := 1
 test test-all: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-test: dev lint
-	pytest -m 'not slow and not gpu'
+# Two at a time, the longest first: most tests use one core. What each says comes when it ends.
+test: dev
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-jobs lint test-unit
 
-test-all: dev lint
-	pytest -m 'not gpu'
+test-all: export MARKS := not gpu
+test-all: test
+
+export MARKS ?= not slow and not gpu
+
+test-unit:
+	pytest -m '$(MARKS)' tests/unit
+
+# Tests that start jobs, mostly.
+test-jobs:
+	pytest -m '$(MARKS)' tests --ignore tests/unit
 
 lint: $(VENV)/.stamp-dev
 	ruff check .
