@@ -51,11 +51,11 @@ test-all: test
 
 export MARKS ?= not slow and not gpu
 
-test-unit:
+test-unit: $(VENV)/.stamp-dev
 	pytest -m '$(MARKS)' tests/unit
 
 # Tests that start jobs, mostly.
-test-jobs:
+test-jobs: $(VENV)/.stamp-dev
 	pytest -m '$(MARKS)' tests --ignore tests/unit
 
 lint: $(VENV)/.stamp-dev

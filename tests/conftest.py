@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ def data_root() -> Path:
     if not (path / "fashion-mnist").is_dir():
         pytest.fail(f"DISTTRAIN_DATA={root} holds no fashion-mnist/")
     return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled() -> None:
+    """A training collects garbage first; it need not look at torch and all tests each time, which takes 0.3 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from disttrain.engine.world import World
 from disttrain.methods.model import facts_of
 from disttrain.plan.explain import explain
 from disttrain.plan.plan import resolve_plan
+from disttrain.tasks import mnist
 from disttrain.tasks.make import make_task, stated_sizes
 from disttrain.telemetry import NullSink
 from disttrain.training.build import build_run
@@ -23,6 +26,14 @@ from disttrain.training.loop import advance, batches
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 EVERY = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 SMALL = [name for name in EVERY if name.startswith("small/") or name == "fashion_mnist.yaml"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _read_once() -> Iterator[None]:
+    """The images are read and unpacked once for all recipes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "load_mnist_like", functools.cache(mnist.load_mnist_like))
+        yield
 
 
 def overrides(name: str) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_batch_that_always_overflows_ends_the_run(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize("name", sorted(PRECISIONS.keys() - {"tf32"}))
 def test_every_precision_trains(make_run: MakeRun, name: str) -> None:
-    run = make_run(f"precision={name}", "batch.global=1437")
+    run = make_run(f"precision={name}", "batch.global=256")
     batch = next(iter(make_loader(run)))
     losses = [float(applied_update_at(run, batch)) for _ in range(12)]
     assert losses[-1] < 0.6 * losses[0], losses
