@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import tools
 from tests.harness import ROOT, disttrain, environment, launch, lines
 
 FIVE_MISTAKES = """\
@@ -255,10 +256,11 @@ def test_no_command_means_train(tmp_path: Path) -> None:
     [([], "1,2", "2", 0), pytest.param(["model.norm=batch"], "2", "1", 4, marks=pytest.mark.slow)],
 )
 def test_verify_tells_invariant_recipes_from_others(
-    words: list[str], sizes: str, accumulations: str, code: int
+    words: list[str], sizes: str, accumulations: str, code: int, tmp_path: Path
 ) -> None:
     options = ["--world-sizes", sizes, "--accumulations", accumulations, "--updates", "4"]
-    result = disttrain("verify", "batch.global=500", *words, *options)
+    forked = {"DISTTRAIN_TEST_PYTHON": str(tools(tmp_path) / "python")}  # the runs that it starts
+    result = disttrain("verify", "batch.global=500", *words, *options, env=forked)
     assert result.code == code, result.text
     assert ("the same training run" in result.out) == (code == 0)
     assert ("BROKEN" in result.out) == (code == 4)

@@ -62,7 +62,7 @@ def test_the_api_ends_all_ranks_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", every_launcher("torchrun", "horovodrun"))
 def test_a_loss_that_is_not_a_number_ends_the_run_on_all_ranks(launcher: str, tmp_path: Path) -> None:
     words = [*QUICK, "task.name=tests.faults.broken:Breaking", "task.rank=1", "task.at=13", "task.how=nan"]
-    result = train(launcher, 2, tmp_path / "run", *words, "checkpoint.every_steps=1", fresh=True)
+    result = train(launcher, 2, tmp_path / "run", *words, "checkpoint.every_steps=1")
     assert result.code != 0
     assert "the gradient norm of update 1" in result.text
     assert "is nan" in result.text
