@@ -9,17 +9,22 @@ from disttrain.config.sections.base import PASSED, Open, Section
 from disttrain.config.sections.recipe import Recipe
 from disttrain.errors import InputError
 
+OURS = ("disttrain.study.until:Until", "disttrain.study.watch:Watch")
+"""Callbacks that a study and branches name in their recipes: whatever their arguments are, all that they do is end a run. These
+whole names and no others: under `disttrain.` lie functions that fetch and open what they are told to."""
+
 
 def outside_objects(recipe: Recipe) -> dict[str, str]:
     """Key -> ``pkg.mod:Object`` of everything that the recipe has made by something other than a short name of ours.
 
     ``timm:`` and ``torchvision:`` models are among them, since their arguments may name files and addresses, and so are long
-    names of disttrain's own functions, whose arguments no section checks. A sink of ours is one of them once it has arguments:
-    they may say where everything is sent. What was passed in Python (:data:`PASSED`) is not: a name alone makes nothing of it.
+    names of disttrain's own functions, whose arguments no section checks; the callbacks :data:`OURS` are not. A sink of ours is
+    one of them once it has arguments: they may say where everything is sent. What was passed in Python (:data:`PASSED`) is not:
+    a name alone makes nothing of it.
     """
     sections = {key: getattr(recipe, key) for key in type(recipe).model_fields}
     sinks = {f"log.sinks[{i}]": sink for i, sink in enumerate(recipe.log.sinks) if ":" in sink.name or sink.model_extra}
-    listed = {f"callbacks[{i}]": entry for i, entry in enumerate(recipe.callbacks)} | sinks
+    listed = {f"callbacks[{i}]": entry for i, entry in enumerate(recipe.callbacks) if entry.name not in OURS} | sinks
     named = {
         (key, "name"): getattr(section, "name", "")
         for key, section in (sections | listed).items()

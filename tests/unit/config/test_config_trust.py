@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+import disttrain
 from disttrain.config import dump_recipe, load_recipe, outside_objects, recipe_schema
+from disttrain.config.reading.trust import OURS
 from disttrain.config.sections.base import Open
 from disttrain.config.sections.hooks import CallbackEntry, SinkEntry
 from disttrain.config.sections.models import CustomModel
 from disttrain.config.sections.optimizers import CustomOptimizer
 from disttrain.config.sections.tasks import CustomTask, ImageFolder
 from disttrain.errors import InputError
+from disttrain.registry import resolve
 from disttrain.rundir.rundir import recipe_to_resume
+from disttrain.study.branch_recipe import UNTIL
+from disttrain.study.watch import NAME as WATCH
 
 OWN = ["task={name: 'own.tasks:Task'}", "model={name: 'os:system', command: ls}", "optimizer={name: 'a:B', lr: 0.1}"]
 
@@ -44,6 +51,24 @@ def test_callbacks_sinks_and_what_sinks_are_told_are_outside() -> None:
         "log.sinks[2].name": "mlflow",
         "log.sinks[3].name": "a.b:Sink",
     }
+
+
+def test_what_a_study_and_branches_watch_their_runs_with_needs_no_consent() -> None:
+    ours = [f"{{name: '{name}', any: 1}}" for name in (WATCH, UNTIL)]
+    near = ["disttrain_evil.study.watch:Watch", "disttrain.study.watch:Watch.on_start", "disttrain:x", "disttrain.a:B"]
+    found = outside_objects(load_recipe(None, [f"callbacks=[{', '.join([*ours, *(repr(n) for n in near)])}]"]))
+    assert found == {f"callbacks[{i}].name": name for i, name in enumerate(near, start=2)}
+    assert outside_objects(load_recipe(None, [f"model.name={WATCH}"])) == {"model.name": WATCH}
+    assert set(OURS) == {WATCH, UNTIL}
+
+
+def test_a_file_called_like_us_is_not_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disttrain" / "study").mkdir(parents=True)
+    for name in ("__init__", "study/__init__", "study/watch"):
+        (tmp_path / "disttrain" / f"{name}.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "disttrain.study.watch", raising=False)
+    assert inspect.getfile(resolve(WATCH, {})).startswith(str(Path(disttrain.__file__).parent))
 
 
 def test_what_was_passed_in_python_can_do_nothing_by_its_name() -> None:
