@@ -34,10 +34,15 @@ class StopRequest:
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
     """SIGTERM, SIGUSR1 and the first SIGINT become a request to stop while this is entered; in a thread other than the first,
-    where Python handles no signals, nothing changes."""
+    where Python handles no signals, nothing changes. Entered within itself it is the same request: what came between two
+    trainings, or while one of them was made or ended, is not lost."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
+        return
+    outer = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if isinstance(outer, StopRequest):
+        yield outer
         return
     before = {number: signal.signal(number, request.note) for number in SIGNALS}
     try:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -15,7 +15,7 @@ from typing import Self
 
 from disttrain import errors
 from disttrain.engine.blame import headline, short_trace
-from disttrain.engine.stop import stop_request
+from disttrain.engine.stop import StopRequest, stop_request
 from disttrain.errors import DisttrainError, RankError, StopRequested
 from disttrain.study.trials import Outcome, Trial, read_outcome, run_trial
 
@@ -41,15 +41,21 @@ class Pool:
     def __init__(self, jobs: int = 1, *, ranks: int = 1, engine: str = "ddp") -> None:
         self._jobs, self._ranks, self._engine = jobs, ranks, engine
         self._workers: list[_Worker] = []
+        self._leave = ExitStack()
+        self._stop = StopRequest()
 
     def __enter__(self) -> Self:
+        self._stop = self._leave.enter_context(stop_request())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.interrupt()
-        for worker in self._workers:
-            worker.end()
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        with self._leave:
+            for worker in self._workers:
+                worker.interrupt()
+            for worker in self._workers:
+                worker.end()
+            if failed is None:
+                self._go_on()
 
     def run(self, trials: Sequence[Trial], done: Done = lambda trial, outcome: None) -> list[Outcome]:
         """The outcomes of all trials, in order; only those are run that have none yet.
@@ -58,12 +64,14 @@ class Pool:
             done: called after each that was run, in the order in which they end.
 
         Raises:
-            StopRequested: on SIGTERM, SIGUSR1 or Control-C; what was trained is saved, and the same call goes on.
+            StopRequested: on SIGTERM, SIGUSR1 or Control-C, also since the pool was entered; what was trained is saved, and the
+                same call goes on.
             DisttrainError: a trial cannot be trained, or a process was lost.
         """
         todo = [trial for trial in trials if read_outcome(trial.run_dir) is None]
         if self._jobs == 1 and self._ranks == 1:
             for trial in todo:
+                self._go_on()
                 run_trial(trial)
                 done(trial, _outcome(trial))
         else:
@@ -72,20 +80,22 @@ class Pool:
 
     def _share_out(self, todo: Sequence[Trial], done: Done) -> None:
         waiting = list(todo)
-        with stop_request() as stop:
-            while len(self._workers) < min(self._jobs, len(todo)):
-                self._workers.append(_Worker(self._jobs, self._ranks, self._engine))
-            while waiting or any(worker.trial for worker in self._workers):
-                for worker in self._workers:
-                    if worker.idle and waiting:
-                        worker.give(waiting.pop(0))
-                listening = {worker.connection: worker for worker in self._workers if not worker.idle}
-                for connection in wait(list(listening), POLL_SECONDS):
-                    trial = listening[connection].heard()  # type: ignore[index]
-                    if trial is not None:
-                        done(trial, _outcome(trial))
-                if stop:
-                    raise StopRequested("stopped on request; what was trained is saved, and the same command goes on")
+        while len(self._workers) < min(self._jobs, len(todo)):
+            self._workers.append(_Worker(self._jobs, self._ranks, self._engine))
+        while waiting or any(worker.trial for worker in self._workers):
+            for worker in self._workers:
+                if worker.idle and waiting:
+                    worker.give(waiting.pop(0))
+            listening = {worker.connection: worker for worker in self._workers if not worker.idle}
+            for connection in wait(list(listening), POLL_SECONDS):
+                trial = listening[connection].heard()  # type: ignore[index]
+                if trial is not None:
+                    done(trial, _outcome(trial))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stop:
+            raise StopRequested("stopped on request; what was trained is saved, and the same command goes on")
 
 
 def _outcome(trial: Trial) -> Outcome:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 import disttrain
-from disttrain.errors import InputError, RankError
+from disttrain.errors import InputError, RankError, StopRequested
 from disttrain.rundir.rundir import METRICS
 from disttrain.study.pool import Pool
 from disttrain.study.trials import Outcome, Trial, read_outcome
@@ -54,6 +56,10 @@ def test_outcomes_in_this_process(tmp_path: Path) -> None:
         trial(tmp_path / "wild", "optimizer={name: sgd, lr: 1.0e30, reference_batch: null}", "schedule.warmup=null"),
     ]
     ended: list[str] = []
+    with pytest.raises(StopRequested), Pool() as pool:
+        pool.run(trials, lambda trial, outcome: os.kill(os.getpid(), signal.SIGTERM))  # between two of them
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+    shutil.rmtree(tmp_path / "whole")
     with Pool() as pool:
         whole, early, wild = pool.run(trials, lambda trial, outcome: ended.append(trial.run_dir.name))
         assert (whole.state, whole.updates, early.state, early.why) == ("complete", 30, "stopped", "seen enough")
@@ -134,6 +140,33 @@ def test_ended_by_a_signal_it_goes_on(tmp_path: Path, number: signal.Signals) ->
     assert all(isinstance(outcome, Outcome) and outcome.updates == 4000 for outcome in found)
 
 
+STOPPED_BETWEEN = """
+import os, signal, sys
+from disttrain.cli.main import main
+from disttrain.study import pool
+if __name__ == "__main__":
+    run_trial = pool.run_trial
+    def then_a_signal(trial):
+        run_trial(trial)
+        os.kill(os.getpid(), signal.SIGTERM)
+    pool.run_trial = then_a_signal
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_a_study_that_is_asked_to_stop_between_two_trials_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STOPPED_BETWEEN)
+    words = ["study", "updates=2", "data.validation={fraction: 0.1}", "--batches", "32,64", "--out", "study"]
+    for count in (1, 2):
+        ended = subprocess.run(
+            [sys.executable, str(program), *words], cwd=tmp_path, env=harness.environment(), capture_output=True
+        )
+        assert (ended.returncode, len(list((tmp_path / "study" / "runs").iterdir()))) == (75, count)
+        assert b"stopped on request" in ended.stderr
+
+
 def _readable(link: Path) -> bool:
     try:
         link.readlink()
@@ -152,6 +185,4 @@ class Die(disttrain.Callback):
     """Ends its process without a word."""
 
     def on_start(self, run: disttrain.RunView) -> None:
-        import os
-
         os._exit(3)
