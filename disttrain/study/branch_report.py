@@ -14,6 +14,7 @@ from typing import Any
 from disttrain.rundir.rundir import replace_file
 from disttrain.study import pictures
 from disttrain.study.branch import Answer, Question
+from disttrain.study.crossing import Crossing
 from disttrain.telemetry.jsonl import finite
 
 RESULTS, PICTURE = "critical_batch.json", "critical_batch.svg"
@@ -28,9 +29,15 @@ def in_words(answer: Answer, margin: float) -> str:
         said = f"critical batch at least {answer.batch * largest:,} ({largest}x the run's): none tried is more than"
     elif found.where == "below":
         said = f"critical batch below {answer.batch * smallest:,} ({smallest}x the run's): all tried are more than"
+    elif not found.near:
+        said = (
+            f"critical batch somewhere between {_batch(answer, found.held)} ({found.held:g}x the run's) and "
+            f"{_batch(answer, found.above)} ({found.above:g}x), too far apart to say where: from the latter on it is more than"
+        )
     else:
         said = (
-            f"critical batch {_batch(answer, found.factor)} ({found.factor:.1f}x the run's): larger ones are more than"
+            f"critical batch {_batch(answer, found.factor)} ({found.factor:.1f}x the run's; tried were {found.held:g}x and "
+            f"{found.above:g}x): larger ones are more than"
         )
     return f"{at}: {said} {margin:g} worse in {of} after the same {answer.samples:,} samples; {_interval(answer)}"
 
@@ -55,16 +62,16 @@ def headings(answers: Sequence[Answer]) -> tuple[str, ...]:
 
 
 def as_json(answers: Sequence[Answer], question: Question) -> str:
-    """Everything; a number that is not finite is null, and its name says so beside it."""
+    """Everything; a number that is not finite is null, and its name says so beside it. A batch is null, too, between two that
+    are too far apart to tell."""
     plain: dict[str, Any] = {"margin": question.margin, "repeats": question.repeats, "points": []}
     for answer in answers:
         found = answer.crossing
         point = {**asdict(answer), "words": in_words(answer, question.margin)}
         point["crossing"] = {
             "where": found.where,
-            "batch": answer.batch * found.factor,
-            "low": answer.batch * found.low,
-            "high": answer.batch * found.high,
+            "batch": answer.batch * found.factor if found.near else None,
+            **{name: answer.batch * getattr(found, name) for name in ("held", "above", "low", "high")},
         }
         plain["points"].append(point)
     return json.dumps(finite(plain), indent=1, allow_nan=False)
@@ -94,7 +101,7 @@ def _draw(path: Path, answers: Sequence[Answer], question: Question) -> None:
             label=f"update {answer.step}",
         )
         found, largest = answer.crossing, answer.batch * answer.factors[-1]
-        at, low = min(answer.batch * found.factor, largest), answer.batch * found.low
+        at, low = min(answer.batch * _shown(found), largest), answer.batch * found.low
         high = answer.batch * found.high if math.isfinite(found.high) else largest
         growth.plot([answer.start, answer.start], [low, max(high, low)], "-", color="C0")
         growth.plot(
@@ -107,14 +114,22 @@ def _draw(path: Path, answers: Sequence[Answer], question: Question) -> None:
     pictures.write(figure, path)
 
 
+def _shown(found: Crossing) -> float:
+    """Where a picture has the answer: between batches that are far apart in the middle."""
+    ends = {"below": found.above, "beyond": found.held, "between": math.sqrt(found.held * found.above)}
+    return found.factor if found.near else ends[found.where]
+
+
 def _batch(answer: Answer, factor: float) -> str:
     return f"{answer.batch * factor:,.0f}"
 
 
 def _estimate(answer: Answer) -> str:
     found = answer.crossing
-    if found.where == "between":
+    if found.near:
         return _batch(answer, found.factor)
+    if found.where == "between":
+        return f"{_batch(answer, found.held)} to {_batch(answer, found.above)}"
     return (
         f"at least {_batch(answer, answer.factors[-1])}"
         if found.where == "beyond"

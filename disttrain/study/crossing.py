@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,68 +11,68 @@ from numpy.typing import ArrayLike, NDArray
 
 from disttrain.grads.student import student_quantile
 
-FINE = 256
-"""Places between two neighbouring batches at which the interval is asked for."""
+APART = 4.0
+"""Times as large as the other, beyond which two batches say nothing of where between them something happens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where the loss has become worse by the margin, as a multiple of the base's batch.
+    """Where the loss has become worse by the margin, in multiples of the base's batch.
 
     Attributes:
         where: ``between`` two of the batches; ``below`` all of them; or ``beyond`` the largest, which was still within.
-        factor: the place, on a line in the logarithm of the batch; 1 means the base's batch; infinite ``beyond``.
-        low, high: the interval, ``low`` at least 1 and ``high`` possibly infinite: nothing bounds it.
+        held: the largest batch up to which the mean was within the margin everywhere; 1, the base's own, ``below`` all.
+        above: the next, whose mean was above it; infinite ``beyond`` the largest.
+        factor: between those two, on a line in the logarithm of the batch: an estimate only where they are near to each other
+            (:attr:`near`); infinite ``beyond``.
+        low, high: the interval: the largest batch up to which every one was surely within, at least 1, and the smallest from
+            which on every one was surely above, infinite where there is none. Both are batches that were tried (or the base).
     """
 
     where: Literal["between", "below", "beyond"]
+    held: float
+    above: float
     factor: float
     low: float
     high: float
+
+    @property
+    def near(self) -> bool:
+        """Whether ``factor`` is worth saying: it is between two batches that were tried, at most :data:`APART` times apart."""
+        return self.where == "between" and self.above <= APART * self.held
 
 
 def crossing(factors: ArrayLike, gaps: ArrayLike, margin: float, confidence: float = 0.95) -> Crossing:
     """Find where the mean gap first exceeds ``margin``, with an interval.
 
-    Between two batches a repeat's gap lies on a line in the logarithm of the batch, and at the base's own batch it is 0. The
-    interval is what Student's test does not exclude: the places at which the mean over repeats, plus or minus Student's quantile
-    times its standard error, holds the margin (Fieller's idea, for a curve). A place is only one side's end if no such place lies
-    further out, so the interval holds whatever lies between. From one repeat nothing is excluded.
+    A batch is surely within, or surely above, where Student's test over the repeats excludes the margin. Nothing was measured
+    between two batches, and the loss need not rise there along any line: so the interval ends at batches that were tried, and
+    assumes only that a loss which has risen above the margin does not come back. From one repeat nothing is excluded.
 
     Args:
         factors: (k,) multiples of the base's batch, increasing and above 1.
         gaps: (repeats, k) how much worse the loss is than the base's in the same repeat; infinite where a training diverged.
     """
     worse: NDArray[np.float64] = np.array(gaps, dtype=np.float64)
-    steps = np.concatenate([[0.0], np.log(np.asarray(factors, dtype=np.float64))])
     finite = worse[np.isfinite(worse)]
     worse[~np.isfinite(worse)] = 1e6 * (abs(margin) + np.abs(finite).max(initial=1e-300))
-    worse = np.concatenate([np.zeros((len(worse), 1)), worse], axis=1)
-    places = np.concatenate([np.linspace(a, b, FINE, endpoint=False) for a, b in pairwise(steps)])
-    places = np.append(places, steps[-1])
-    curves = np.stack([np.interp(places, steps, row) for row in worse])
-    mean, low, high = curves.mean(axis=0), 1.0, math.inf
-    if len(curves) > 1:
-        spread = curves.std(axis=0, ddof=1) / math.sqrt(len(curves))
-        reach = student_quantile((1.0 + confidence) / 2.0, len(curves) - 1) * spread
-        surely_within = mean + reach < margin
-        low = _end(places, int(np.argmin(surely_within)) - 1 if not surely_within.all() else len(places) - 1)
-        maybe_within = np.flatnonzero(mean - reach <= margin)
-        high = math.inf if maybe_within[-1:] == len(places) - 1 else _end(places, int(maybe_within.max(initial=-1)) + 1)
-    above = np.flatnonzero(mean > margin)
-    if not above.size:
-        return Crossing("beyond", math.inf, low, high)
-    factor = math.exp(_between(places, mean - margin, int(above[0])))
-    return Crossing("below" if factor < math.exp(steps[1]) else "between", factor, low, high)
+    tried = np.concatenate([[1.0], np.asarray(factors, dtype=np.float64), [math.inf]])
+    mean = worse.mean(axis=0)
+    reach = np.full(len(mean), math.inf)
+    if len(worse) > 1:
+        error = worse.std(axis=0, ddof=1) / math.sqrt(len(worse))
+        reach = student_quantile((1.0 + confidence) / 2.0, len(worse) - 1) * error
+    low = float(tried[_leading(mean + reach < margin)])
+    high = float(tried[-1 - _leading((mean - reach > margin)[::-1])])
+    index = _leading(mean <= margin)
+    if index == len(mean):
+        return Crossing("beyond", float(tried[index]), math.inf, math.inf, low, high)
+    before, after = (0.0 if index == 0 else float(mean[index - 1])), float(mean[index])
+    share = (margin - before) / (after - before)
+    held, above = float(tried[index]), float(tried[index + 1])
+    return Crossing("between" if index else "below", held, above, held * (above / held) ** share, low, high)
 
 
-def _end(places: NDArray[np.float64], index: int) -> float:
-    return math.exp(places[max(index, 0)])
-
-
-def _between(places: NDArray[np.float64], above: NDArray[np.float64], index: int) -> float:
-    """Where the line from the place before ``index`` to it crosses 0."""
-    if index == 0:
-        return float(places[0])
-    a, b = above[index - 1], above[index]
-    return float(places[index - 1] + (places[index] - places[index - 1]) * -a / (b - a))
+def _leading(true: NDArray[np.bool_]) -> int:
+    """How many are true before the first that is not."""
+    return len(true) if true.all() else int(np.argmin(true))
