@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Literal
 
 import typer
@@ -55,7 +56,19 @@ def noise(
     with job(launch, "local", device) as (joined, _):
         joined.phase = "measuring"
         chosen = Choice(which, average)
-        found = everyone(joined, lambda: noise_at(recipe, run_dir, joined, chosen, which_set, batch=batch, slice=slice))
+        found = everyone(
+            joined,
+            lambda: noise_at(
+                recipe,
+                run_dir,
+                joined,
+                chosen,
+                which_set,
+                batch=batch,
+                slice=slice,
+                said=lambda line: print(line, file=sys.stderr, flush=True),
+            ),
+        )
         estimate = found.estimate
         numbers: dict[str, Any] = {
             "value": estimate.value,

@@ -84,6 +84,12 @@ def regular(run: Prepared) -> list[Split]:
     return ["train", last] if settings is not None and settings.train else [last]
 
 
+def at_the_end(run: Prepared) -> list[Split]:
+    """The splits that only the last evaluation has: the test set where a validation set decides, if it is wanted."""
+    settings = run.recipe.evaluate
+    return [] if deciding(run) == "test" or settings is None or not settings.test else ["test"]
+
+
 def results(run: Prepared) -> dict[str, float]:
     """The metrics of the test set, and of the validation set if there is one, by name."""
     return by_name({split: evaluate(run, split) for split in dict.fromkeys((deciding(run), "test"))})

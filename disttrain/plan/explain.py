@@ -27,7 +27,7 @@ def explain(recipe: Recipe, plan: StepPlan) -> list[Line]:
         *_length(recipe, plan),
         *_lr(recipe, plan),
         *_stages(recipe, plan),
-        *explain_noise(recipe, plan.slices),
+        *explain_noise(recipe, plan.slices, plan.total_updates),
         *_rest(recipe, plan),
     ]
 

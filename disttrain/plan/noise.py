@@ -84,7 +84,17 @@ def resolve_slices(recipe: Recipe, model: ModelFacts, batch: int, fits: int | No
     return Slices(size, every)
 
 
-def explain_noise(recipe: Recipe, slices: Slices) -> Iterator[tuple[str, str, str]]:
+def never_measured(recipe: Recipe, updates: int) -> str:
+    """What to say where a run of so many updates ends before it has measured once; empty: it does not."""
+    every = measured_every(recipe)
+    if every <= updates:
+        return ""
+    return (
+        f"noise_scale.every_steps is {every:,}, and the run has {updates:,} updates: the noise scale is never measured"
+    )
+
+
+def explain_noise(recipe: Recipe, slices: Slices, updates: int) -> Iterator[tuple[str, str, str]]:
     """Lines for ``disttrain show``."""
     if isinstance(recipe.optimizer, BatchInvariantAdam):
         why = "each update goes through the model in slices, whose squared gradients are the optimizer's second moment"
@@ -93,6 +103,9 @@ def explain_noise(recipe: Recipe, slices: Slices) -> Iterator[tuple[str, str, st
     if not every:
         return
     when = "at every update" if every == 1 else f"every {every:,} updates"
+    if note := never_measured(recipe, updates):
+        yield "noise scale", "never", note
+        return
     if recipe.noise_scale is not None and recipe.noise_scale.estimator == "norm_layers":
         yield (
             "noise scale",

@@ -85,10 +85,11 @@ def branch_recipe(recipe: Recipe, plan: StepPlan, factor: int, law: str, repeat:
         "optimizer": optimizer,
         "batch": {**given["batch"], "global": recipe.batch.global_ * factor},
         **({} if total == plan.total_samples else {"epochs": None, "samples": _unstretched(total, plan.epoch)}),
-        # Seen once, at the end; the test set is never looked at, whatever else the last evaluation reads.
+        # Of what validates, once, at the end: the test set is never looked at.
         "evaluate": {
             "batch": recipe.evaluated_at_once,
             "train": False,
+            "test": False,
             "samples": 10**15,
         }
         if validates

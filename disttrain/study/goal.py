@@ -73,6 +73,11 @@ def reached_at(curve: Sequence[tuple[int, float]], goal: Goal) -> float | None:
     return None
 
 
+def reached_at_once(curve: Sequence[tuple[int, float]], goal: Goal) -> bool:
+    """Whether the first evaluation has reached it already: when, there is no telling."""
+    return reached_at(curve, goal) is not None and goal.met(curve[0][1])
+
+
 def at_samples(curve: Sequence[tuple[int, float]], samples: int) -> float | None:
     """The value at the first evaluation at or after so many samples; None: there is none, or it is not finite."""
     value = next((value for seen, value in curve if seen >= samples), math.nan)

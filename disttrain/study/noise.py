@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import Literal, NamedTuple
 
 import torch
@@ -36,6 +37,8 @@ from disttrain.tasks.make import collate_of, fraction_held_out, load_sets
 Set = Literal["train", "validation"]
 Gradients = tuple[list[Tensor], int]
 """Of the summed loss of a slice, float64; and its loss items."""
+LISTENING, LONG = 2.0, 20.0
+"""Seconds after which it is known how long all will take, and from which on that is worth saying."""
 FEWEST, SLICES = 16, 64
 """Samples of a set, and slices that a small one is cut into at least, as far as it has samples."""
 
@@ -89,6 +92,7 @@ def noise_at(
     *,
     batch: int | None = None,
     slice: int = 32,
+    said: Callable[[str], None] = lambda line: None,
 ) -> NoiseAtCheckpoint:
     """The noise scale of a set at stored weights, in one process.
 
@@ -101,6 +105,7 @@ def noise_at(
             drawn from (see :func:`~disttrain.grads.noise_exact.scale_of_wider`).
         batch: to speak of; None: the recipe's global batch.
         slice: samples whose mean gradient is compared; less is more precise, and slower.
+        said: told how many gradients there are and how long they will take, after the first ones, if that is long.
 
     Raises:
         InputError: there is no such set or too little of it, or the losses are none of single samples.
@@ -121,7 +126,8 @@ def noise_at(
     def gradients() -> Iterator[Gradients]:
         return _gradients(ready, params, dataset, _slices(chosen, total, slice))
 
-    found = _squares(gradients(), params, total, slice)
+    passes = 1 if part == "train" else 2
+    found = _squares(_timed(gradients(), passes * (total // slice), slice, said), params, total, slice)
     if part == "train":
         name, estimate = "noise scale", scale_of_set(found.each, found.mean_square, slice, total)
     else:
@@ -191,6 +197,25 @@ def _slices(chosen: Selection | None, total: int, slice: int) -> Iterator[Ids]:
             arange(start, min(start + slice, total)), total, seed=0, epoch=0, stream="noise at a checkpoint"
         )
         yield places if chosen is None else chosen.ids(places)
+
+
+def _timed(
+    gradients: Iterator[Gradients], count: int, slice: int, said: Callable[[str], None]
+) -> Iterator[Gradients]:
+    """The first pass over ``count`` gradients in all; once :data:`LISTENING` seconds are over it says how long all take."""
+    began, told = math.nan, False
+    for done, each in enumerate(gradients):
+        yield each
+        if done == 0:
+            began = monotonic()  # the first one also warms up
+        elif not told and (spent := monotonic() - began) >= LISTENING:
+            told, seconds = True, spent / done * count
+            if seconds >= LONG:
+                took = f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:,.0f} seconds"
+                said(
+                    f"{count:,} gradients of {slice} {'sample' if slice == 1 else 'samples'} each, about {took} "
+                    "(a larger --slice takes fewer)"
+                )
 
 
 def _gradients(

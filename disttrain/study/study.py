@@ -22,7 +22,7 @@ from pathlib import Path
 from disttrain.config import Recipe
 from disttrain.errors import InputError
 from disttrain.study.fit import Fit, fit_hyperbola
-from disttrain.study.goal import Goal, at_samples, reached_at, smoothed
+from disttrain.study.goal import Goal, at_samples, reached_at, reached_at_once, smoothed
 from disttrain.study.minima import NO_MINIMA, Minima
 from disttrain.study.pool import Done, Pool
 from disttrain.study.search import DIVERGED, MISSED, REACHED, Score, at_edge, best_rate, could_be_better, next_rates
@@ -128,7 +128,7 @@ def study(recipe: Recipe, settings: Settings, directory: Path, *, done: Done, sa
         say: called with a line about what comes next.
 
     Raises:
-        InputError: this is no study, or the directory holds another one, or no run reached the target.
+        InputError: this is no study, or the directory holds another one, or no run reached the target, or each did at once.
         StopRequested: asked to stop; the same call goes on.
         DisttrainError: a trial cannot be trained.
     """
@@ -184,8 +184,13 @@ class _Work:
         return Goal(settings.metric, value, base.higher), origin
 
     def search(self, goal: Goal) -> dict[int, dict[int, Score]]:
-        """What each rate of each batch came to."""
+        """What each rate of each batch came to.
+
+        Raises:
+            InputError: every batch has some rate that reached the goal before it was first looked at.
+        """
         tried: dict[int, dict[int, Score]] = {batch: {} for batch in self._settings.batches}
+        at_once: set[int] = set()
         while wanted := [(b, k) for b, scores in tried.items() for k in next_rates(scores, self._settings.rates)]:
             trials = [
                 self._trial("search", goal, b, k, self._base.recipe.seed, self._most(tried[b], SEARCH_PATIENCE))
@@ -193,6 +198,13 @@ class _Work:
             ]
             for (b, k), outcome in zip(wanted, self._run(trials), strict=True):
                 tried[b][k] = self._score(outcome, goal)
+                if reached_at_once(outcome.curve("validation", goal.metric), goal):
+                    at_once.add(b)
+            if len(at_once) == len(tried):
+                raise InputError(
+                    f"every batch has reached {goal} at its first evaluation: when, there is no telling, so this says nothing of "
+                    "batches; choose a harder --target, or a smaller --every, with another --out; the runs are kept"
+                )
         return tried
 
     def results(self, goal: Goal, tried: dict[int, dict[int, Score]]) -> list[Point]:

@@ -18,6 +18,7 @@ from disttrain.study.goal import Goal
 from disttrain.study.settings import RUNS, Settings
 from disttrain.study.trials import Trial
 from disttrain.study.watch import NAME
+from disttrain.tasks.base import unknown_metric
 from disttrain.tasks.make import make_task, stated_sizes
 
 Kind = Literal["own", "search", "result"]
@@ -82,7 +83,9 @@ class Base:
             "updates": None,
             "samples": max(self.budget, batch),
             "seed": seed,
-            "evaluate": Evaluate(samples=self.every, batch=recipe.evaluated_at_once, train=kind == "result"),
+            "evaluate": Evaluate(
+                samples=self.every, batch=recipe.evaluated_at_once, train=kind == "result", test=False
+            ),
             "early_stopping": None,
             "noise_scale": None,  # nobody reads it here, and the seconds to the target are not to have its cost
             "checkpoint": CheckpointSettings(
@@ -105,6 +108,8 @@ def make_base(given: Recipe, settings: Settings) -> Base:
     """
     task = make_task(given)
     facts, sizes = facts_of(given, task), stated_sizes(given)
+    if task.metric_names and settings.metric not in task.metric_names:
+        raise unknown_metric(settings.metric, given.task.name, task.metric_names, "--target")
     if not sizes.validation:
         raise InputError(
             "a study looks at a validation set, and this recipe has none: add data.validation={fraction: 0.1}; the test set "

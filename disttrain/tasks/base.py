@@ -200,8 +200,8 @@ class Task(ABC):
         return digest.hexdigest()[:16]
 
 
-def unknown_metric(name: str, task: str, known: Iterable[str]) -> InputError:
-    """What to say of an ``early_stopping.metric`` that is none of the ``known`` ones."""
+def unknown_metric(name: str, task: str, known: Iterable[str], key: str = "early_stopping.metric is") -> InputError:
+    """What to say of a metric that is none of the ``known`` ones; ``key``: where it was asked for."""
     names = list(known)
     hint = did_you_mean(name, names)
-    return InputError(f"early_stopping.metric is {name!r}; task {task} has {', '.join(names)}{hint}")
+    return InputError(f"{key} {name!r}; task {task} has {', '.join(names)}{hint}")

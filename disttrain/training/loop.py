@@ -11,7 +11,7 @@ from pathlib import Path
 from disttrain.data.batch import Batch
 from disttrain.engine.stop import StopRequest, StopVote
 from disttrain.errors import DivergedError, StopRequested
-from disttrain.inference.evaluate import Split, by_name, deciding, deciding_metric, evaluate, regular
+from disttrain.inference.evaluate import Split, at_the_end, by_name, deciding, deciding_metric, evaluate, regular
 from disttrain.methods.execution import compiling
 from disttrain.plan.rate import learning_rate
 from disttrain.telemetry import Sink
@@ -162,7 +162,7 @@ def evaluation_due(run: Run) -> bool:
 
 def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     """Evaluate, log, and keep the record of the best. Returns whether this is the best so far; the same on all ranks, as
-    the metrics are the same. With a validation set, the test set is read once, at the end."""
+    the metrics are the same. With a validation set, the test set is read once, at the end, or never."""
     progress = run.progress
     run.engine.phase = f"evaluating after update {progress.position.updates}"
     found = evaluate_all(run, regular(run))
@@ -170,8 +170,8 @@ def evaluate_and_judge(run: Run, sink: Sink) -> bool:
     best = judge(run, found[deciding(run)])
     progress.metrics = by_name(found)
     run.callbacks.evaluation()
-    if finished(run) and "test" not in found:
-        found |= evaluate_all(run, ["test"])
+    if finished(run):
+        found |= evaluate_all(run, at_the_end(run))
     for split, metrics in found.items():
         sink.log({"split": split, **where(run), **metrics})
     for key, said in run.methods.noise_scale.said().items():

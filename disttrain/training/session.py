@@ -17,6 +17,7 @@ from disttrain.hooks.ending import ending
 from disttrain.hooks.make import make_callbacks
 from disttrain.inference.choice import samples_seen
 from disttrain.inference.weights import read
+from disttrain.plan.noise import never_measured
 from disttrain.plan.stages import unreached
 from disttrain.rundir.environment import note_start
 from disttrain.rundir.memory import Limit, known_limit
@@ -99,6 +100,8 @@ def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack, *, quie
         log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
     for number in unreached(run.plan.stages, run.plan.total_samples):
         log.warning("stage %d never begins: the run is over by then", number)
+    if said := never_measured(run.recipe, run.plan.total_updates):
+        log.warning("%s", said)
     write_recipe(place.path, place.recipe)
     limit.keep(place.path)
     sink = open_sink(run, place.path, leave, quiet=quiet)

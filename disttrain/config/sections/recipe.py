@@ -75,6 +75,11 @@ class Evaluate(Length):
     train: bool = Field(
         True, description="Also on as many training samples as the test set has, which shows the generalisation gap."
     )
+    test: bool = Field(
+        True,
+        description="Also on the test set, once, at the end; false: not at all. Without a validation set the test set "
+        "decides, and is read whatever this says.",
+    )
 
     @model_validator(mode="before")
     @classmethod

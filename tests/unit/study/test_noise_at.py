@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -19,7 +20,7 @@ from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
 from disttrain.errors import CheckpointError, InputError
 from disttrain.inference.choice import Choice
-from disttrain.study.noise import Set, noise_at
+from disttrain.study.noise import Set, _timed, noise_at
 from disttrain.tasks.digits import Digits
 from tests.harness import disttrain as command
 
@@ -75,6 +76,18 @@ def test_it_is_that_of_all_gradients(run_dir: Path) -> None:
     assert (held.estimate.square_norm, held.estimate.trace) == pytest.approx(
         (square, products.diagonal().mean().item() - square), rel=1e-9
     )
+
+
+def test_how_long_it_will_take_is_said_once_where_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for each, words in (
+        (0.1, []),
+        (0.5, ["2,000 gradients of 1 sample each, about 17 minutes (a larger --slice takes fewer)"]),
+    ):
+        times, said = itertools.count(0.0, each), list[str]()
+        monkeypatch.setattr("disttrain.study.noise.monotonic", lambda times=times: next(times))
+        whole = 1000 if words else 50
+        assert len(list(_timed(iter([([], 1)] * whole), 2 * whole, 1, said.append))) == whole
+        assert said == words
 
 
 def test_from_the_command_line(run_dir: Path) -> None:

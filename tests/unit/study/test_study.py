@@ -19,6 +19,7 @@ from disttrain.study.surface import surface
 from disttrain.study.trials import Outcome, Trial
 from disttrain.study.variants import make_base
 from disttrain.study.words import sentences
+from disttrain.tasks.digits import Digits
 
 SMALL = (
     "batch.global=64",
@@ -160,6 +161,18 @@ def test_the_law_of_the_rate_is_the_recipes_or_the_optimizers() -> None:
         make_base(recipe, Settings((64, 256), law="sqrt"))
 
 
+class Unsaid(Digits):
+    """Does not say beforehand what is measured."""
+
+    metric_names = ()
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--target 'acuracy'; task digits has loss, accuracy; did you mean"):
+        ask(tmp_path / "c", Settings((32, 64), "acuracy", 0.7))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compares at least 2"):
@@ -183,7 +196,11 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no study"):
         ask(tmp_path / "b", two)
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine.txt"]
-    with pytest.raises(InputError, match="no such metric: acuracy; there are loss, accuracy"):
-        ask(tmp_path / "c", Settings((32, 64), "acuracy", 0.7))
+    with pytest.raises(InputError, match="no such metric: mine; there are loss, accuracy"):
+        ask(tmp_path / "c", Settings((32, 64), "mine", 0.7), "task.name=tests.unit.study.test_study:Unsaid")
+    with pytest.raises(
+        InputError, match="every batch has reached validation loss at most 1000 at its first evaluation"
+    ):
+        ask(tmp_path / "e", Settings((32, 64), "loss", 1000.0, rates=3, seeds=2, budget=2000, every=200))
     with pytest.raises(InputError, match=r"no batch has reached validation accuracy at least 2 .*closest, 32: 0\.\d"):
         ask(tmp_path / "d", Settings((32, 64), "accuracy", 2.0, rates=3, seeds=2, budget=400, every=200))

@@ -12,7 +12,7 @@ import pytest
 from disttrain.config import Recipe
 from disttrain.errors import InputError
 from disttrain.study.fit import fit_hyperbola
-from disttrain.study.goal import Goal, at_samples, parse_target, reached_at, smoothed
+from disttrain.study.goal import Goal, at_samples, parse_target, reached_at, reached_at_once, smoothed
 from disttrain.study.search import DIVERGED, MISSED, REACHED, Score, at_edge, best_rate, could_be_better, next_rates
 from disttrain.study.study import Point, Run
 from disttrain.study.trials import Trial
@@ -29,6 +29,7 @@ def test_when_a_goal_was_reached() -> None:
     assert reached_at([(100, 0.9), (200, 0.4), (300, 0.7), (400, 0.6)], LOSS) is None, "a single dip is not enough"
     assert reached_at([(100, 0.9), (200, math.nan), (300, 0.7), (400, 0.6)], LOSS) is None
     assert reached_at([(100, 0.4), (200, 0.3), (300, 0.2)], LOSS) == 200
+    assert [reached_at_once([(100, first), (200, 0.3), (300, 0.2)], LOSS) for first in (0.4, 0.6)] == [True, False]
     assert smoothed([3.0, 1.0, 2.0]) == [3.0, 2.0, 2.0]
     assert at_samples(straight, 250) == 0.4
     assert at_samples(straight, 500) is None

@@ -45,14 +45,23 @@ def test_seconds_are_those_of_all_lines_together(tmp_path: Path) -> None:
 
 
 def trial(place: Path, *overrides: str) -> Trial:
-    settings = ("log.sinks=[]", "updates=30", "evaluate={updates: 10, train: false}", "data.validation={fraction: 0.1}")
+    settings = (
+        "log.sinks=[]",
+        "updates=30",
+        "evaluate={updates: 10, train: false, test: false}",
+        "data.validation={fraction: 0.1}",
+    )
     return Trial(disttrain.Recipe.load(None, *settings, *overrides), place)
 
 
 def test_outcomes_in_this_process(tmp_path: Path) -> None:
     trials = [
         trial(tmp_path / "whole"),
-        trial(tmp_path / "early", "callbacks=['tests.unit.study.test_trials:StopAt']"),
+        trial(
+            tmp_path / "early",
+            "callbacks=['tests.unit.study.test_trials:StopAt']",
+            "noise_scale={every_steps: 31, slice: 16}",
+        ),
         trial(tmp_path / "wild", "optimizer={name: sgd, lr: 1.0e30, reference_batch: null}", "schedule.warmup=null"),
     ]
     ended: list[str] = []
@@ -67,6 +76,9 @@ def test_outcomes_in_this_process(tmp_path: Path) -> None:
         seen = [samples for samples, _ in whole.curve("validation", "loss")]
         assert [len(seen), seen[-1]] == [3, whole.samples]
         assert early.curve("validation", "loss") == whole.curve("validation", "loss")[:1]
+        assert {reading.split for reading in whole.readings} == {"validation"}, "the test set is not wanted"
+        (log,) = (tmp_path / "early").rglob("*.log")
+        assert "noise_scale.every_steps is 31, and the run has 30 updates: the noise scale is never" in log.read_text()
         assert whole.seconds_per_sample is not None
         assert pool.run(trials) == [whole, early, wild]
         assert ended == ["whole", "early", "wild"]
