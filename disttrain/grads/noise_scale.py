@@ -14,7 +14,7 @@ __all__ = ["NoiseScale", "cost_of", "efficiency", "noise_scale_moments"]
 def noise_scale_moments(
     small_square: float, big_square: float, small_batch: float, big_batch: float, population: int | None = None
 ) -> tuple[float, float]:
-    """Unbiased estimates ``(|G|^2, tr(Sigma))`` from one update (appendix A.1, eq. A.2 and A.3).
+    """Unbiased estimates ``(|G|^2, tr(Sigma))`` from one update (appendix A.1, eq. A.2).
 
     Uses ``E|G_B|^2 = |G|^2 + tr(Sigma) / B`` at two batch sizes. Each may come out negative in a single update; keep the sign.
 
@@ -113,7 +113,7 @@ class NoiseScale:
 
 
 def efficiency(batch: float, noise_scale: float) -> float:
-    """Progress per sample at ``batch``, as a share of what a tiny batch makes: ``1 / (1 + B / B_noise)`` (eq. 2.11).
+    """Progress per sample at ``batch``, as a share of what a tiny batch makes: ``1 / (1 + B / B_noise)`` (by eq. 2.7).
 
     Examples:
         >>> efficiency(1000, noise_scale=1000)
@@ -124,7 +124,7 @@ def efficiency(batch: float, noise_scale: float) -> float:
 
 def cost_of(batch: float, noise_scale: float) -> tuple[float, float]:
     """``(updates, samples)`` to reach a target at ``batch``, as multiples of the fewest possible of each: ``1 +
-    B_noise / B`` and ``1 + B / B_noise`` (eq. 2.11 and 2.12).
+    B_noise / B`` and ``1 + B / B_noise`` (section 2.3, eq. 2.11 and 2.12).
 
     Examples:
         >>> cost_of(2000, noise_scale=1000)

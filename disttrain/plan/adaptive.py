@@ -14,6 +14,8 @@ from disttrain.schedules import SCALING_RULES, BatchLimits
 
 FEWEST = 8
 """Readings that a decision needs."""
+ONLY_THE_RATE = "betas, momentum and weight decay stay, so they remember more samples at a larger batch"
+"""What ``show`` says of a batch that changes."""
 DELAY = 4
 """Whole updates between a decision and the first one of the new batch: a change is announced before it comes."""
 
@@ -88,7 +90,7 @@ def explain_adaptive(recipe: Recipe, plan: AdaptivePlan | None) -> Iterator[tupl
         f"every {adaptive.every:,} updates",
         f"takes effect {DELAY + 1} updates later, on any cluster; updates and evaluations are then others than planned here",
     )
-    yield "rate and batch", plan.law, plan.why
+    yield "rate and batch", plan.law, f"{plan.why}; {ONLY_THE_RATE}"
 
 
 def _law(recipe: Recipe) -> tuple[str, str]:

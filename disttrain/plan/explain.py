@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from disttrain.config import Recipe
 from disttrain.config.sections.base import UNITS
 from disttrain.config.sections.methods import CLIPS
-from disttrain.plan.adaptive import explain_adaptive
+from disttrain.plan.adaptive import ONLY_THE_RATE, explain_adaptive
 from disttrain.plan.noise import explain_noise
 from disttrain.plan.plan import StepPlan
 from disttrain.plan.schedule import cooldown
@@ -71,6 +71,7 @@ def _batch(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
                 "late": "at once, late in the run: a function",
             }[batch.growth.kind]
             why = f"batch.growth: {along} of samples seen"
+        why += f"; {ONLY_THE_RATE}"
     yield "global batch", size, why
     uneven = "" if low == high else " does not divide; sums over the global count stay exact"
     share = str(low) if low == high else f"{low} to {high}"

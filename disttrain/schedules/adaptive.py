@@ -45,7 +45,7 @@ def by_noise_scale(
     surely is below ``shrink_below`` times.
 
     At a batch equal to the noise scale a target takes twice the fewest possible updates and twice the fewest possible samples
-    (McCandlish et al. 2018, arXiv:1812.06162, section 2.2).
+    (McCandlish et al. 2018, arXiv:1812.06162, section 2.3).
 
     Args:
         low, high: the interval of the noise scale, in samples; 0 and infinity where an end is not known.

@@ -13,7 +13,7 @@ __all__ = ["keep_half_life", "keep_timescale", "saturating_scaling", "surge_scal
 
 def keep_half_life(beta: float, factor: float) -> float:
     """``beta ** factor``: a mean with this decay forgets half of what it holds over the same number of samples (Marek et al.
-    2025, arXiv:2507.07101, section 3). To first order it is Malladi's ``1 - factor (1 - beta)`` (see
+    2025, arXiv:2507.07101, section 4.3). To first order it is Malladi's ``1 - factor (1 - beta)`` (see
     :func:`disttrain.schedules.scale_adam`), and it has no largest factor.
 
     Examples:
@@ -39,7 +39,7 @@ def keep_timescale(weight_decay: float, factor: float, rate: float) -> float:
 
 def surge_scaling(batch: float, reference: float, noise: float) -> float:
     """How the best rate of Adam, taken as the sign of its gradient, goes from batch ``reference`` to ``batch``: it rises like
-    the root, is largest at the noise scale ``noise``, and falls beyond it (Li et al. 2024, arXiv:2405.14578, theorem 2:
+    the root, is largest at the noise scale ``noise``, and falls beyond it (Li et al. 2024, arXiv:2405.14578, eq. 13:
     ``lr = 2 lr_max / (sqrt(noise / batch) + sqrt(batch / noise))``).
 
     Examples:

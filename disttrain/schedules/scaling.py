@@ -51,8 +51,8 @@ class ScaledAdam(NamedTuple):
 
 
 def scale_adam(factor: float, *, lr: float, betas: tuple[float, float], eps: float) -> ScaledAdam:
-    """The square-root rule of Adam's stochastic differential equation (Malladi et al. 2022, arXiv:2205.10287,
-    definition 5.3): ``lr * sqrt(k)``, ``1 - k (1 - beta)`` for both betas, ``eps / sqrt(k)``. Valid for Adam, AdamW,
+    """The square-root rule of Adam's stochastic differential equation (Malladi et al. 2022,
+    arXiv:2205.10287): ``lr * sqrt(k)``, ``1 - k (1 - beta)`` for both betas, ``eps / sqrt(k)``. Valid for Adam, AdamW,
     LAMB and RMSprop.
 
     Raises:
