@@ -199,9 +199,7 @@ def _slices(chosen: Selection | None, total: int, slice: int) -> Iterator[Ids]:
         yield places if chosen is None else chosen.ids(places)
 
 
-def _timed(
-    gradients: Iterator[Gradients], count: int, slice: int, said: Callable[[str], None]
-) -> Iterator[Gradients]:
+def _timed(gradients: Iterator[Gradients], count: int, slice: int, said: Callable[[str], None]) -> Iterator[Gradients]:
     """The first pass over ``count`` gradients in all; once :data:`LISTENING` seconds are over it says how long all take."""
     began, told = math.nan, False
     for done, each in enumerate(gradients):

@@ -134,8 +134,8 @@ def test_the_plan_says_what_is_known_before() -> None:
     assert lines["adaptive batch"][0] == "32 to 512, by 2 x at most"
     assert lines["rate and batch"] == (
         "sqrt",
-        "the learning rate is multiplied by the root of what the batch is, adamw's law; betas, momentum and weight decay stay, so "
-        "they remember more samples at a larger batch",
+        "the learning rate is multiplied by the root of what the batch is, adamw's law; betas, momentum and weight decay "
+        "stay, so they remember more samples at a larger batch",
     )
     assert lines["result depends on ranks"][0] == "no"
     assert plan().adaptive is not None
