@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from disttrain.cli.options import AtStep, Average, Best, Device, RunDir, Trust, which_checkpoint
 from disttrain.errors import InputError
+
+if TYPE_CHECKING:
+    from disttrain.study.noise import NoiseAtCheckpoint
 
 Part = Annotated[
     str, typer.Option("--set", help="train, or validation: the held-out noise scale.", metavar="train|validation")
@@ -58,32 +61,12 @@ def noise(
         chosen = Choice(which, average)
         found = everyone(
             joined,
-            lambda: noise_at(
-                recipe,
-                run_dir,
-                joined,
-                chosen,
-                which_set,
-                batch=batch,
-                slice=slice,
-                said=lambda line: print(line, file=sys.stderr, flush=True),
-            ),
+            lambda: noise_at(recipe, run_dir, joined, chosen, which_set, batch=batch, slice=slice, said=_tell),
         )
         estimate = found.estimate
-        numbers: dict[str, Any] = {
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "level": estimate.level,
-            "reason": estimate.reason,
-            "square_norm": estimate.square_norm,
-            "trace": estimate.trace,
-            "samples": found.samples,
-            "slice": found.slice,
-        }
         if json:
             about = {"of": found.name, "set": part, "batch": found.batch, "words": found.words}
-            print(to_line({**about, **numbers, **found.origin.about()}).rstrip())
+            print(to_line({**about, **_numbers(found), **found.origin.about()}).rstrip())
             return
         print(found.words)
         print_summary(
@@ -94,6 +77,26 @@ def noise(
             | {"tr(Sigma)": estimate.trace, **found.origin.about()},
             framed=joined.world.owns_terminal,
         )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _numbers(found: NoiseAtCheckpoint) -> dict[str, Any]:
+    """For programs."""
+    estimate = found.estimate
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "level": estimate.level,
+        "reason": estimate.reason,
+        "square_norm": estimate.square_norm,
+        "trace": estimate.trace,
+        "samples": found.samples,
+        "slice": found.slice,
+    }
 
 
 def _which_set(word: str) -> Literal["train", "validation"]:
