@@ -43,9 +43,10 @@ def pieces(
     return micro_batches(lo, hi, per_rank_max or max(hi - lo, 1), min(ghost_size, max(hi - lo, 1)))
 
 
-def piece_count(count: int, size: int, per_rank_max: int | None, ghost_size: int = 1, slice_size: int = 0) -> int:
-    """How many micro-batches all ranks have together."""
-    return sum(len(pieces(count, rank, size, per_rank_max, ghost_size, slice_size)) for rank in range(size))
+def piece_sizes(count: int, size: int, per_rank_max: int | None, ghost_size: int = 1, slice_size: int = 0) -> list[int]:
+    """Samples of each micro-batch of all ranks."""
+    every_rank = (pieces(count, rank, size, per_rank_max, ghost_size, slice_size) for rank in range(size))
+    return [hi - lo for found in every_rank for lo, hi in found]
 
 
 def micro_batches(lo: int, hi: int, per_rank_max: int, ghost_size: int = 1) -> list[tuple[int, int]]:

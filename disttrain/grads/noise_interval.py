@@ -26,7 +26,7 @@ class NoiseEstimate:
         square_norm: average ``|G|^2``.
         trace: average ``tr(Sigma)``.
         readings: how many they are averages over.
-        level: share of such intervals that hold the true value; of one-sided ones at least that.
+        level: share of such intervals that hold the true value, one-sided ones included.
         reason: why there is no value or no upper end, in words; empty where there are both.
     """
 
@@ -47,11 +47,9 @@ def noise_estimate(clusters: Sequence[Block], level: float) -> NoiseEstimate:
     clusters differ; the interval is every x at which the sum is within Student's quantile, ``len(clusters) - 1`` degrees of
     freedom. The noise scale is ``1 / x``, so where the interval of x reaches 0 there is only a lower end.
 
-    Such a one-sided interval keeps half the tail of the lower end of a two-sided one, ``(1 - level) / 4``. With the same tail,
-    all reports together would hold the true value at ``level``, but not those that come out one-sided: these are
-    the ones with a small ``|G|^2`` and so have all the misses at that end, one in twenty where every other report is one-sided.
-    With half of it the one-sided reports are right at ``level`` wherever at least a quarter of all come out one-sided, and all
-    together more often, by at most ``(1 - level) / 4``.
+    Its lower end is that of the two-sided interval, with the tail ``(1 - level) / 2``: then all reports together, one-sided or
+    not, hold the true value at ``level``. One-sided ones are those with a small ``|G|^2`` and so have all the misses at
+    that end: they hold it at ``level`` where at least half of all reports come out one-sided, and less often where few do.
 
     Args:
         clusters: taken for independent.
@@ -75,7 +73,8 @@ def noise_estimate(clusters: Sequence[Block], level: float) -> NoiseEstimate:
         return found(0.0, math.inf, f"{readings} readings do not tell the noise from none")
     if least > 0.0:
         return found(1.0 / most, 1.0 / least, "")
-    _, most = _inverse_interval(clusters, max(square, 0.0) if most <= 0.0 else square, trace, (3.0 + level) / 4.0)
+    if most <= 0.0:  # so far below 0 that no |G|^2 fits: what could still be read where it is 0
+        _, most = _inverse_interval(clusters, 0.0, trace, (1.0 + level) / 2.0)
     return found(1.0 / most, math.inf, f"{readings} readings do not tell the mean gradient from none")
 
 

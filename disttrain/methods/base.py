@@ -56,8 +56,8 @@ class Method:
             position: before the update, whose number is ``position.updates + 1``.
         """
 
-    def begin_backward(self) -> None:
-        """Right before the backward pass of each micro-batch."""
+    def begin_backward(self, last: bool) -> None:
+        """Right before the backward pass of each micro-batch; gradients travel in the last one only."""
 
     def end_backward(self, batch: Batch, micro: MicroBatch) -> None:
         """Right after it; gradients are accumulated, scaled as backward scaled them, and not all exchanged."""
@@ -104,9 +104,9 @@ class Methods(Method):
         for method in self._by_name.values():
             method.begin_update(position)
 
-    def begin_backward(self) -> None:
+    def begin_backward(self, last: bool) -> None:
         for method in self._by_name.values():
-            method.begin_backward()
+            method.begin_backward(last)
 
     def end_backward(self, batch: Batch, micro: MicroBatch) -> None:
         for method in self._by_name.values():

@@ -37,7 +37,7 @@ class SliceSquares(Method):
     def begin_update(self, position: Position) -> None:
         torch._foreach_zero_(list(self._sums.values()))
 
-    def begin_backward(self) -> None:
+    def begin_backward(self, last: bool) -> None:
         self._seen = {}  # what the hooks saw earlier was no part of this pass
 
     def end_backward(self, batch: Batch, micro: MicroBatch) -> None:

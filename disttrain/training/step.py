@@ -80,7 +80,7 @@ def accumulate(run: Run, batch: Batch) -> list[tuple[Tensor, float]]:
             terms = run.call(run.task.losses, run.wrapped, micro)
             check_losses(run, micro, terms)
             losses = methods.loss_weights.combine(terms, factor)
-            methods.all.begin_backward()
+            methods.all.begin_backward(last=i == last)
             run.engine.backward(run.precision.scale(weigh(i, losses)), scale=factor)
         methods.all.end_backward(batch, micro)
         parts.append((losses.detach(), factor))

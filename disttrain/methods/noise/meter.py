@@ -66,13 +66,13 @@ class Reading:
         parts: ``(ranks + 1, groups)`` float64: in this rank's row its part of the mean squared norm of the pieces' gradients, and
             zeros in the others; rank 0 has the squared norm of the whole batch's gradient in the last row. Adding up the ranks'
             thus rounds nothing, in whatever company the numbers travel, and gives the same bits on all of them.
-        pieces: of the global batch.
+        small_batch: samples of a piece.
         batch: its samples.
         epoch: that it is of.
     """
 
     parts: Tensor
-    pieces: int
+    small_batch: float
     batch: int
     epoch: int
 
@@ -80,7 +80,9 @@ class Reading:
 class PieceMeter(NoiseMeter):
     """Compares the squared norms of the gradients of the batch's pieces with that of the whole.
 
-    A piece counts by its samples, so pieces of any sizes give unbiased moments, and equal pieces the same ones on any ranks.
+    A piece counts by the square of its samples: the difference from the whole batch's gradient is then made of products of
+    different pieces only, in which no sample meets itself. Pieces of any sizes give unbiased moments, and equal ones the same on
+    any ranks.
     Updates of a single piece say nothing and are passed over; so are updates whose numbers are not finite, which are counted.
 
     What a rank has found waits until it is asked for: it travels behind the loss of the next training line, or, where an estimate
@@ -131,31 +133,29 @@ class PieceMeter(NoiseMeter):
         self._sums = self._zeros()
         self._scale = self._precision.loss_scale  # fp16 has another one once the update is over
 
-    def begin_backward(self) -> None:
+    def begin_backward(self, last: bool) -> None:
         if self._measuring:
-            self._pieces.begin()
+            self._pieces.begin(travels=last and self._engine.world.size > 1)
 
     def end_backward(self, batch: Batch, micro: MicroBatch) -> None:
         if self._measuring and micro.weight:
-            squares, samples = self._pieces.squares(micro)
-            # In the mean of the pieces' squared norms, each weighted by its samples: samples / batch, times the square of what
-            # makes a part of the batch's gradient that of the piece's own mean loss, batch / samples.
-            self._sums += squares.to(self._device) * (batch.size / samples)
+            self._sums += self._pieces.squares(micro).to(self._device)
 
     def see_gradient(self, batch: Batch) -> None:
         if not self._measuring:
             return
-        pieces = self._pieces.count(self._number, batch.size)
-        if pieces < 2:
+        small_batch = self._pieces.small_batch(self._number, batch.size)
+        if small_batch >= batch.size:
             return
         ranks, rank = self._engine.world.size, self._engine.world.rank
         parts = torch.zeros(ranks + 1, len(self._estimates), dtype=torch.float64, device=self._device)
-        parts[rank] = self._sums / (self._engine.multiplier * self._scale) ** 2
+        # A piece of n samples added n / batch times the gradient of its own mean loss, so the weights n^2 are in the sum already.
+        parts[rank] = self._sums * (batch.size / small_batch) / (self._engine.multiplier * self._scale) ** 2
         if rank == 0:
             for i, params in self._read:
                 parts[ranks, i] = square_norm(gradients(params))
             self._rows = [parts[ranks]]
-        self._waiting.append(Reading(parts, pieces, batch.size, batch.epoch))
+        self._waiting.append(Reading(parts, small_batch, batch.size, batch.epoch))
 
     def through(self, clip: Clip) -> Clip:
         same = [i for i, params in self._read if frozenset(params) == self._params]
@@ -224,7 +224,7 @@ class PieceMeter(NoiseMeter):
             at += reading.parts.numel()
 
     def _take(self, reading: Reading, values: list[float]) -> None:
-        groups, small_batch = len(self._estimates), reading.batch / reading.pieces
+        groups = len(self._estimates)
         if not all(map(math.isfinite, values)):
             self.passed_over += 1
             return
@@ -234,7 +234,7 @@ class PieceMeter(NoiseMeter):
                 take(
                     math.fsum(small),
                     big,
-                    small_batch=small_batch,
+                    small_batch=reading.small_batch,
                     big_batch=reading.batch,
                     population=self._population,
                     epoch=None if self._population is None else reading.epoch,

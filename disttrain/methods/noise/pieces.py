@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from disttrain.data.batch import MicroBatch
-from disttrain.data.shares import piece_count
+from disttrain.data.shares import piece_sizes
 from disttrain.grads import NormLayers, SquareNorm
 from disttrain.grads.squares import BLOCK
 from disttrain.plan.plan import StepPlan
@@ -34,17 +34,22 @@ class Pieces(ABC):
         """Take all hooks off the model."""
 
     @abstractmethod
-    def begin(self) -> None:
-        """Before a backward pass: what was seen earlier was no part of it."""
+    def begin(self, travels: bool) -> None:
+        """Before a backward pass: what was seen earlier was no part of it.
+
+        Args:
+            travels: whether gradients are exchanged in it.
+        """
 
     @abstractmethod
-    def squares(self, micro: MicroBatch) -> tuple[Tensor, float]:
+    def squares(self, micro: MicroBatch) -> Tensor:
         """Of the backward pass that is over: ``(len(groups),)`` float64, the sums over its pieces of the squared norm of what
-        each added to the gradient, and the samples of a piece."""
+        each added to the gradient."""
 
     @abstractmethod
-    def count(self, update: int, batch: int) -> int:
-        """Pieces of a global batch of so many samples, over all ranks: arithmetic, so nothing has to travel."""
+    def small_batch(self, update: int, batch: int) -> float:
+        """Samples of a piece of a global batch of so many, over all ranks; of pieces that differ, each counted as often as it has
+        samples. Arithmetic, so nothing has to travel."""
 
 
 class MicroBatches(Pieces):
@@ -52,71 +57,86 @@ class MicroBatches(Pieces):
 
     def __init__(self, plan: StepPlan, groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
         self.groups, self._plan = groups, plan
-        self._added = [Added(params, alone=plan.world_size == 1) for params in groups.values()]
+        self._added = [Added(params) for params in groups.values()]
         self._hooks: list[RemovableHandle] = []
 
     def watch(self) -> None:
         for added in self._added:
-            added.begin()
-        if not self._hooks:
-            hooked = [(param, see) for added in self._added for param, see in added.hooks()]
-            self._hooks = [param.register_hook(see) for param, see in hooked]  # type: ignore[no-untyped-call]
+            added.begin_update()
 
     def leave(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
-    def begin(self) -> None:
         for added in self._added:
-            added.clear()
+            added.leave()
 
-    def squares(self, micro: MicroBatch) -> tuple[Tensor, float]:
-        return torch.stack([added.square() for added in self._added]), float(len(micro.ids))
+    def begin(self, travels: bool) -> None:
+        for added in self._added:
+            added.begin(travels)
 
-    def count(self, update: int, batch: int) -> int:
+    def squares(self, micro: MicroBatch) -> Tensor:
+        return torch.stack([added.square() for added in self._added])
+
+    def small_batch(self, update: int, batch: int) -> float:
         plan = self._plan
-        return piece_count(batch, plan.world_size, plan.micro_batch, plan.ghost_size, plan.slices.of(update))
+        sizes = piece_sizes(batch, plan.world_size, plan.micro_batch, plan.ghost_size, plan.slices.of(update))
+        return sum(size * size for size in sizes) / batch
 
 
 class Added:
     """What a backward pass adds to the gradients of some parameters, before it is exchanged.
 
-    Large gradients are read by hooks as they are made. A hook for each of many small ones would cost more than to read them: one
-    rank by itself, whose gradients nobody exchanges, takes the difference of those before and after. Several ranks need hooks.
+    Large gradients are read by hooks as they are made. A hook for each of many small ones would cost more than to read them, so
+    where they do not travel, the difference of those before and after is taken.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter], *, alone: bool) -> None:
-        small = {p for p in params if p.numel() < BLOCK}
-        self._compared = [p for p in params if p in small and alone]
-        self._kept = [p for p in params if p in small and not alone]
-        self._read = [p for p in params if p not in small]
+    def __init__(self, params: Sequence[nn.Parameter]) -> None:
+        self._small = [p for p in params if p.numel() < BLOCK]
+        self._large = [p for p in params if p.numel() >= BLOCK]
         self._device = params[0].device if params else torch.device("cpu")
         self._sum, self._seen = SquareNorm(), list[Tensor]()
         self._before: Tensor | None = None
+        self._travels = False
+        self._hooks, self._small_hooks = list[RemovableHandle](), list[RemovableHandle]()
 
-    def hooks(self) -> list[tuple[nn.Parameter, Callable[[Tensor], None]]]:
-        return [(p, self._seen.append) for p in self._kept] + [(p, self._sum.add) for p in self._read]
-
-    def begin(self) -> None:
+    def begin_update(self) -> None:
         """There is no gradient yet."""
         self._before = None
+        self._hooks = self._hooks or _hooked(self._large, self._sum.add)
 
-    def clear(self) -> None:
-        """Forget what hooks have seen."""
+    def begin(self, travels: bool) -> None:
+        """Before a backward pass, which exchanges gradients or not."""
         self._sum.total()
         self._seen.clear()
+        self._travels = travels
+        if travels:
+            self._small_hooks = self._small_hooks or _hooked(self._small, self._seen.append)
+        else:
+            _remove(self._small_hooks)
 
     def square(self) -> Tensor:
-        """Its squared norm, 0-d float64 on the parameters' device."""
+        """After it: the squared norm of what it added, 0-d float64 on the parameters' device."""
         self._sum.join(self._seen)
         self._seen.clear()
-        if self._compared:
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._compared]
+        if self._small and not self._travels:
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._small]
             now = torch.cat([torch._C._nn.flatten_dense_tensors(grads)])  # a copy, also of a single gradient
             self._sum.join([now if self._before is None else now - self._before])
             self._before = now
         return self._sum.total().to(self._device)
+
+    def leave(self) -> None:
+        """Take all hooks off."""
+        _remove(self._hooks)
+        _remove(self._small_hooks)
+
+
+def _hooked(params: Sequence[nn.Parameter], see: Callable[[Tensor], None]) -> list[RemovableHandle]:
+    return [p.register_hook(see) for p in params]  # type: ignore[no-untyped-call]
+
+
+def _remove(hooks: list[RemovableHandle]) -> None:
+    for hook in hooks:
+        hook.remove()
+    hooks.clear()
 
 
 class Samples(Pieces):
@@ -131,13 +151,13 @@ class Samples(Pieces):
     def leave(self) -> None:
         self._layers.leave()
 
-    def begin(self) -> None:
+    def begin(self, travels: bool) -> None:
         self._layers.clear()
 
-    def squares(self, micro: MicroBatch) -> tuple[Tensor, float]:
+    def squares(self, micro: MicroBatch) -> Tensor:
         found = self._layers.square_norms(len(micro.ids))
         sums = [torch.stack([found[p] for p in params]).sum() for params in self.groups.values()]
-        return torch.stack(sums), 1.0
+        return torch.stack(sums)
 
-    def count(self, update: int, batch: int) -> int:
-        return batch
+    def small_batch(self, update: int, batch: int) -> float:
+        return 1.0

@@ -15,7 +15,7 @@ from permutation_by_hand import permuted_by_hand
 
 from disttrain.data.order import BLOCK, GlobalShuffle, Order, Partition, Sequential, WithReplacement
 from disttrain.data.selection import Selection
-from disttrain.data.shares import ghost_borders, micro_batches, piece_count, pieces, share, slice_borders
+from disttrain.data.shares import ghost_borders, micro_batches, piece_sizes, pieces, share, slice_borders
 from disttrain.errors import InputError
 
 SIZES = st.integers(1, 60)
@@ -236,7 +236,7 @@ def test_slices_are_the_same_on_any_ranks_and_made_of_whole_ghosts(
         lo, hi = share(count, rank, world, ghost, size)
         assert sum(b - a for a, b in mine) == hi - lo
         assert all(lo <= a < b <= hi for a, b in mine)
-    assert piece_count(count, world, None, ghost, size) == len(slices)
+    assert piece_sizes(count, world, None, ghost, size) == [b - a for a, b in slices]
 
 
 def test_micro_batches_of_nothing_are_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import frozen as frozen_at
 from benchmarks import noise_coverage as coverage
 from disttrain.data.order import GlobalShuffle
 from disttrain.models.mlp import MLP
@@ -21,18 +22,18 @@ def gradients() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return MLP((1, 8, 8), 10, hidden=[12], norm="layer").double(), images.double(), labels
 
 
-def frozen(scale: float) -> coverage.Frozen:
+def frozen(scale: float) -> frozen_at.Frozen:
     """A real network's gradients at its beginning, moved together so that the noise scale is ``scale``."""
-    g = coverage.per_sample(*gradients()).numpy()
+    g = frozen_at.per_sample(*gradients()).numpy()
     trace = float(g.var(0, ddof=1).sum())
     mean = g.mean(0)
     g += mean * (np.sqrt(trace / scale) / np.linalg.norm(mean) - 1)
-    return coverage.Frozen(g @ g.T, trace / scale, trace)
+    return frozen_at.Frozen(g @ g.T, trace / scale, trace)
 
 
 def test_readings_are_those_of_real_micro_batches() -> None:
     model, x, y = gradients()
-    state = coverage.Frozen(coverage.gram(model, x, y), *coverage.exact(model, x, y))
+    state = frozen_at.Frozen(frozen_at.gram(model, x, y), *frozen_at.exact(model, x, y))
     assert state.square == pytest.approx(state.gram.mean(), rel=1e-12)
     order = GlobalShuffle(N, 3)
     of_cut = coverage.readings(state, order, first=4, every=1, count=6)

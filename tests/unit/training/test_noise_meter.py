@@ -111,13 +111,14 @@ def test_a_reading_is_that_of_each_slice_by_itself(
         run.methods.noise_scale.settle()
         prefixes = ["", "body."] if borders is None else [""]
         for reading, prefix in zip(told, prefixes, strict=True):
-            small = sum(n * square(g, prefix) for n, g in zip(sizes, slices, strict=True)) / 101
+            weights = sum(n * n for n in sizes)
+            small = sum(n * n * square(g, prefix) for n, g in zip(sizes, slices, strict=True)) / weights
             tolerance = 1e-12 if borders else 1e-5
             # Ghosts of the whole batch are those of the slices, so its gradient is the mean of theirs.
             mean = {k: sum(n * g[k] for n, g in zip(sizes, slices, strict=True)) / 101 for k in whole}
             assert reading["small"] == pytest.approx(small, rel=tolerance)
             assert reading["big"] == pytest.approx(square(mean, prefix), rel=tolerance)
-            assert (reading["small_batch"], reading["big_batch"]) == (101 / len(sizes), 101)
+            assert (reading["small_batch"], reading["big_batch"]) == (weights / 101, 101)
             assert (reading["population"], reading["epoch"]) == (1437, 0)
         assert run.methods.noise_scale.estimate.count == number + 1
 
