@@ -26,7 +26,7 @@ class NoiseEstimate:
         square_norm: average ``|G|^2``.
         trace: average ``tr(Sigma)``.
         readings: how many they are averages over.
-        level: share of such intervals that hold the true value, one-sided ones included.
+        level: share of such intervals that hold the true value, all reports together.
         reason: why there is no value or no upper end, in words; empty where there are both.
     """
 
@@ -47,9 +47,10 @@ def noise_estimate(clusters: Sequence[Block], level: float) -> NoiseEstimate:
     clusters differ; the interval is every x at which the sum is within Student's quantile, ``len(clusters) - 1`` degrees of
     freedom. The noise scale is ``1 / x``, so where the interval of x reaches 0 there is only a lower end.
 
-    Its lower end is that of the two-sided interval, with the tail ``(1 - level) / 2``: then all reports together, one-sided or
-    not, hold the true value at ``level``. One-sided ones are those with a small ``|G|^2`` and so have all the misses at
-    that end: they hold it at ``level`` where at least half of all reports come out one-sided, and less often where few do.
+    The lower end of such a one-sided interval has the tail ``(1 - level) / 3``, where a two-sided one has ``(1 - level) / 2``. With
+    the same tail, all reports together would hold the true value at ``level``, but not those that come out one-sided: these are
+    the ones with a small ``|G|^2`` and so have all the misses at that end. With a third, they are right at ``level`` by themselves
+    wherever at least a third of all reports come out one-sided, and all together more often, by at most ``(1 - level) / 6``.
 
     Args:
         clusters: taken for independent.
@@ -73,8 +74,8 @@ def noise_estimate(clusters: Sequence[Block], level: float) -> NoiseEstimate:
         return found(0.0, math.inf, f"{readings} readings do not tell the noise from none")
     if least > 0.0:
         return found(1.0 / most, 1.0 / least, "")
-    if most <= 0.0:  # so far below 0 that no |G|^2 fits: what could still be read where it is 0
-        _, most = _inverse_interval(clusters, 0.0, trace, (1.0 + level) / 2.0)
+    # Where not even the upper end of |G|^2 is positive: what could still be read where it is 0.
+    _, most = _inverse_interval(clusters, square if most > 0.0 else 0.0, trace, (2.0 + level) / 3.0)
     return found(1.0 / most, math.inf, f"{readings} readings do not tell the mean gradient from none")
 
 
