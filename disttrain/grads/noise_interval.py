@@ -47,10 +47,11 @@ def noise_estimate(clusters: Sequence[Block], level: float) -> NoiseEstimate:
     clusters differ; the interval is every x at which the sum is within Student's quantile, ``len(clusters) - 1`` degrees of
     freedom. The noise scale is ``1 / x``, so where the interval of x reaches 0 there is only a lower end.
 
-    The lower end of such a one-sided interval has the tail ``(1 - level) / 3``, where a two-sided one has ``(1 - level) / 2``. With
-    the same tail, all reports together would hold the true value at ``level``, but not those that come out one-sided: these are
-    the ones with a small ``|G|^2`` and so have all the misses at that end. With a third, they are right at ``level`` by themselves
-    wherever at least a third of all reports come out one-sided, and all together more often, by at most ``(1 - level) / 6``.
+    The lower end of such a one-sided interval has the tail ``(1 - level) / 3``, where a two-sided one has ``(1 - level) / 2``.
+    With the same tail, all reports together would hold the true value at ``level``, but not those that come out one-sided: these
+    are the ones with a small ``|G|^2`` and so have all the misses at that end. With a third, they are right at ``level`` by
+    themselves wherever at least a third of all reports come out one-sided, and all together more often, by at most
+    ``(1 - level) / 6``.
 
     Args:
         clusters: taken for independent.

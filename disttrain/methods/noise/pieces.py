@@ -57,16 +57,21 @@ class MicroBatches(Pieces):
 
     def __init__(self, plan: StepPlan, groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
         self.groups, self._plan = groups, plan
-        self._added = [Added(params) for params in groups.values()]
+        self._added = [Added(params, exchanged=plan.world_size > 1) for params in groups.values()]
+        self._hooks: list[RemovableHandle] = []
         self._hooks: list[RemovableHandle] = []
 
     def watch(self) -> None:
         for added in self._added:
             added.begin_update()
+        if not self._hooks:
+            hooked = [(param, see) for added in self._added for param, see in added.hooks()]
+            self._hooks = [param.register_hook(see) for param, see in hooked]  # type: ignore[no-untyped-call]
 
     def leave(self) -> None:
-        for added in self._added:
-            added.leave()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def begin(self, travels: bool) -> None:
         for added in self._added:
@@ -84,59 +89,50 @@ class MicroBatches(Pieces):
 class Added:
     """What a backward pass adds to the gradients of some parameters, before it is exchanged.
 
-    Large gradients are read by hooks as they are made. A hook for each of many small ones would cost more than to read them, so
-    where they do not travel, the difference of those before and after is taken.
+    Large gradients are read by hooks as they are made. Many small ones are cheaper to read together, from the difference of those
+    before and after; only where they travel, hooks have to keep them.
+
+    Args:
+        exchanged: whether there are passes in which gradients travel.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter]) -> None:
+    def __init__(self, params: Sequence[nn.Parameter], *, exchanged: bool) -> None:
         self._small = [p for p in params if p.numel() < BLOCK]
         self._large = [p for p in params if p.numel() >= BLOCK]
+        self._kept = self._small if exchanged else []
         self._device = params[0].device if params else torch.device("cpu")
         self._sum, self._seen = SquareNorm(), list[Tensor]()
         self._before: Tensor | None = None
         self._travels = False
-        self._hooks, self._small_hooks = list[RemovableHandle](), list[RemovableHandle]()
+
+    def hooks(self) -> list[tuple[nn.Parameter, Callable[[Tensor], None]]]:
+        return [(p, self._keep) for p in self._kept] + [(p, self._sum.add) for p in self._large]
 
     def begin_update(self) -> None:
         """There is no gradient yet."""
         self._before = None
-        self._hooks = self._hooks or _hooked(self._large, self._sum.add)
 
     def begin(self, travels: bool) -> None:
         """Before a backward pass, which exchanges gradients or not."""
         self._sum.total()
         self._seen.clear()
         self._travels = travels
-        if travels:
-            self._small_hooks = self._small_hooks or _hooked(self._small, self._seen.append)
-        else:
-            _remove(self._small_hooks)
 
     def square(self) -> Tensor:
         """After it: the squared norm of what it added, 0-d float64 on the parameters' device."""
-        self._sum.join(self._seen)
-        self._seen.clear()
-        if self._small and not self._travels:
+        if self._travels:
+            self._sum.join(self._seen)
+            self._seen.clear()
+        elif self._small:
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._small]
             now = torch.cat([torch._C._nn.flatten_dense_tensors(grads)])  # a copy, also of a single gradient
             self._sum.join([now if self._before is None else now - self._before])
             self._before = now
         return self._sum.total().to(self._device)
 
-    def leave(self) -> None:
-        """Take all hooks off."""
-        _remove(self._hooks)
-        _remove(self._small_hooks)
-
-
-def _hooked(params: Sequence[nn.Parameter], see: Callable[[Tensor], None]) -> list[RemovableHandle]:
-    return [p.register_hook(see) for p in params]  # type: ignore[no-untyped-call]
-
-
-def _remove(hooks: list[RemovableHandle]) -> None:
-    for hook in hooks:
-        hook.remove()
-    hooks.clear()
+    def _keep(self, grad: Tensor) -> None:
+        if self._travels:  # elsewhere it would be one more reference, and autograd would have to copy
+            self._seen.append(grad)
 
 
 class Samples(Pieces):
