@@ -59,7 +59,6 @@ class MicroBatches(Pieces):
         self.groups, self._plan = groups, plan
         self._added = [Added(params, exchanged=plan.world_size > 1) for params in groups.values()]
         self._hooks: list[RemovableHandle] = []
-        self._hooks: list[RemovableHandle] = []
 
     def watch(self) -> None:
         for added in self._added:
