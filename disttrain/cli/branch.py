@@ -28,7 +28,7 @@ def branch(
         ),
     ] = None,
     law: Annotated[
-        str, typer.Option("--law", help="Of the learning rate: linear (SGD, LARS), sqrt (the others), none, or auto.")
+        str, typer.Option("--law", help="Of the learning rate: linear, sqrt, none, or auto, the optimizer's own.")
     ] = "auto",
     margin: Annotated[float, typer.Option("--margin", help="How much higher a loss still counts as no worse.")] = 0.01,
     repeats: Annotated[int, typer.Option("--repeats", help="Of each branch, with other orders of the samples.")] = 3,

@@ -35,7 +35,6 @@ class Base:
         length: its own length in samples.
         budget, every: in samples; see :class:`disttrain.study.settings.Settings`.
         higher: whether more of the target's metric is better.
-        constant: whether its learning rate stays as it is after the warmup.
         notes: in words, what a reader has to know.
     """
 
@@ -45,7 +44,6 @@ class Base:
     budget: int
     every: int
     higher: bool
-    constant: bool
     notes: tuple[str, ...]
 
     def peak(self, batch: int, exponent: int = 0) -> float:
@@ -130,7 +128,6 @@ def make_base(given: Recipe, settings: Settings) -> Base:
     recipe = _with_law(given, settings.law, own)
     budget = settings.budget if settings.budget is not None else 4 * own.total_samples
     every = settings.every if settings.every is not None else max(own.total_samples // 40, 1)
-    constant = given.schedule.decay.kind == "constant"
     base = Base(
         recipe=recipe,
         batch=own.global_batch,
@@ -138,8 +135,7 @@ def make_base(given: Recipe, settings: Settings) -> Base:
         budget=budget,
         every=every,
         higher=task.higher_is_better(settings.metric),
-        constant=constant,
-        notes=() if constant else (SCHEDULE,),
+        notes=() if given.schedule.decay.kind == "constant" else (SCHEDULE,),
     )
     for batch in settings.batches:
         trial = base.trial(Path(), "result", settings.metric, None, batch=batch, exponent=0, seed=0, most=0)
