@@ -18,6 +18,7 @@ from disttrain.cli import (
     evaluate,
     export,
     noise,
+    plan,
     predict,
     schema,
     show,
@@ -45,6 +46,7 @@ app.command("noise")(noise.noise)
 app.command("diff")(diff.diff)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
+app.command("plan")(plan.plan)
 app.command("branch")(branch.branch)
 app.command("study")(study.study)
 app.command("schema")(schema.schema)

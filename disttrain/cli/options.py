@@ -23,6 +23,7 @@ COMMANDS = (
     "verify",
     "branch",
     "study",
+    "plan",
     "schema",
     "doctor",
     "data",

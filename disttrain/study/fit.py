@@ -56,7 +56,50 @@ class Fit:
         return self.least_samples.value * (1.0 + batch / self.critical_batch.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Hyperbolas: the fitted one, and those of the bootstrap, all with a least number of samples and a critical batch.
+
+    Attributes:
+        least, critical: ``(1 + DRAWS,)``, the fitted one first; ``least`` is the logarithm.
+        ends: critical batches between which they were searched; one at an end may lie anywhere beyond.
+        scatter: standard deviation of the logarithm of one run's samples.
+        p_value: see :class:`Fit`.
+    """
+
+    least: Floats
+    critical: Floats
+    ends: tuple[float, float]
+    scatter: float
+    p_value: float | None
+
+
 def fit_hyperbola(batches: Sequence[int], samples: Sequence[Sequence[float]], better: Sequence[float]) -> Fit | None:
+    """Fit two or more batches with the samples of several runs each; see :func:`curves`."""
+    found = curves(batches, samples, better)
+    if found is None:
+        return None
+    least, critical, ends = found.least[0], found.critical[0], found.ends
+    leasts, criticals = found.least[1:], found.critical[1:]
+    along = np.exp(np.linspace(np.log(min(batches)), np.log(max(batches)), 60))
+    band = np.quantile(leasts[:, None] + np.log1p(along / criticals[:, None]), [0.025, 0.975], axis=0)
+    centre = least + np.log1p(along / critical)
+    return Fit(
+        critical_batch=_interval(critical, criticals, ends),
+        least_samples=_interval(np.exp(least), np.exp(leasts), None, unknown=criticals <= ends[0] * 1.01),
+        least_updates=_interval(
+            np.exp(least) / critical, np.exp(leasts) / criticals, None, unknown=criticals >= ends[1] / 1.01
+        ),
+        scatter=found.scatter,
+        p_value=found.p_value,
+        band=tuple(
+            (float(x), float(np.exp(min(low, mid))), float(np.exp(max(high, mid))))
+            for x, low, mid, high in zip(along, band[0], centre, band[1], strict=True)
+        ),
+    )
+
+
+def curves(batches: Sequence[int], samples: Sequence[Sequence[float]], better: Sequence[float]) -> Curves | None:
     """Fit two or more batches with the samples of several runs each.
 
     Least squares in logs; a batch's variance is that over its seeds, pooled over batches (they are few), and what the search
@@ -94,22 +137,12 @@ def fit_hyperbola(batches: Sequence[int], samples: Sequence[Sequence[float]], be
     # Student's t in place of the normal: the variance is estimated too.
     spread = np.sqrt(pooled / drawn)[:, None] * noise * wider
     leasts, criticals, _ = _fitted(grid, b, curve + spread, np.broadcast_to(variance, noise.shape))
-    ends = (float(grid[0]), float(grid[-1]))
-    along = np.exp(np.linspace(np.log(b.min()), np.log(b.max()), 60))
-    band = np.quantile(leasts[:, None] + np.log1p(along / criticals[:, None]), [0.025, 0.975], axis=0)
-    centre = least[0] + np.log1p(along / critical[0])
-    return Fit(
-        critical_batch=_interval(critical[0], criticals, ends),
-        least_samples=_interval(np.exp(least[0]), np.exp(leasts), None, unknown=criticals <= ends[0] * 1.01),
-        least_updates=_interval(
-            np.exp(least[0]) / critical[0], np.exp(leasts) / criticals, None, unknown=criticals >= ends[1] / 1.01
-        ),
+    return Curves(
+        least=np.concatenate([least, leasts]),
+        critical=np.concatenate([critical, criticals]),
+        ends=(float(grid[0]), float(grid[-1])),
         scatter=float(np.sqrt(pooled)),
         p_value=p_value,
-        band=tuple(
-            (float(x), float(np.exp(min(low, mid))), float(np.exp(max(high, mid))))
-            for x, low, mid, high in zip(along, band[0], centre, band[1], strict=True)
-        ),
     )
 
 
