@@ -11,17 +11,20 @@ import numpy as np
 
 from disttrain.advice import of_run, of_study, speed
 from disttrain.advice.evidence import Evidence, disagreements
-from disttrain.advice.goodput import Option, allowed, best, candidates, front, options
+from disttrain.advice.goodput import Choice, Option, allowed, best, candidates, front, options
 from disttrain.advice.narrow import narrower
 from disttrain.advice.speed import Speeds
-from disttrain.config import Recipe, flatten, load_recipe, recipe_differences
+from disttrain.config import Recipe, check_recipe, flatten, load_recipe, recipe_differences
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import RECIPE, RUNS
 from disttrain.scaling.record import Scaling
 from disttrain.scaling.record import load as load_scaling
+from disttrain.study.asked import LAWS
 
 STUDIES = Path("studies")
-SAME = ("model", "precision", "task.name", "execution")
+MOST = 1.5
+"""Times the best that what is recommended may cost, in 95 % of the draws; beyond that nothing is recommended."""
+SAME = ("task", "model", "precision")
 """Sections of a recipe on which throughput depends."""
 
 
@@ -49,6 +52,8 @@ class Question:
     def __post_init__(self) -> None:
         if self.price is not None and not (math.isfinite(self.price) and self.price > 0.0):
             raise InputError(f"--price {self.price}: expected what a GPU costs an hour, above 0")
+        if self.law not in ("auto", *LAWS):
+            raise InputError(f"--law {self.law!r}: expected auto, {', '.join(LAWS)}")
         for name in ("ranks", "batches"):
             given = getattr(self, name)
             if any(not 1 <= number <= 10**9 for number in given):
@@ -64,8 +69,6 @@ class Advice:
         batches: that are spoken of.
         options: every (ranks, batch) that is known; empty: none is.
         chosen: what is recommended; None: nothing, and ``refusal`` says why.
-        share: of the draws in which that one is the best.
-        rival: the one that is the best in most of the others; None: there is none.
         front: see :func:`disttrain.advice.goodput.front`.
         notes: sentences: where throughput comes from, what was left out.
         narrower: sentences: what would make the answer more certain.
@@ -75,10 +78,8 @@ class Advice:
     evidence: Evidence
     batches: tuple[int, ...]
     options: tuple[Option, ...]
-    chosen: Option | None
+    chosen: Choice | None
     refusal: str
-    share: float
-    rival: Option | None
     front: tuple[Option, ...]
     notes: tuple[str, ...]
     narrower: tuple[str, ...]
@@ -103,7 +104,7 @@ def advise(question: Question, *, trust: bool = False) -> Advice:
     batches = question.batches or tuple(candidates(evidence, speeds))
     ranks = question.ranks or tuple(sorted(speeds.steps))
     notes = [*_left_out(evidence, question.batches), *speeds.why]
-    answer = Advice(question, evidence, batches, (), None, "", 0.0, None, (), tuple(notes), evidence.narrower)
+    answer = Advice(question, evidence, batches, (), None, "", (), tuple(notes), evidence.narrower)
     if evidence.cost is None:
         return replace(answer, refusal=evidence.missing)
     batches = tuple(batch for batch in batches if allowed(evidence, batch))
@@ -111,16 +112,11 @@ def advise(question: Question, *, trust: bool = False) -> Advice:
     answer = replace(answer, batches=batches, options=tuple(found), notes=(*notes, *_unknown(question, found)))
     if len({(o.ranks, o.batch) for o in found}) < 2:
         return replace(answer, refusal=_no_choice(found, question))
-    chosen, shares = best(found)
-    rivals = [(share, i) for i, share in enumerate(shares) if found[i] is not chosen and share > 0]
-    return replace(
-        answer,
-        chosen=chosen,
-        share=shares[found.index(chosen)],
-        rival=found[max(rivals)[1]] if rivals else None,
-        front=tuple(front(found)),
-        narrower=tuple(narrower(evidence, speeds, chosen, found)),
-    )
+    chosen = best(found)
+    answer = replace(answer, narrower=tuple(narrower(evidence, chosen, found)))
+    if chosen.regret > MOST:
+        return replace(answer, refusal=_too_uncertain(chosen))
+    return replace(answer, chosen=chosen, front=tuple(front(found)))
 
 
 def _known(question: Question, random: np.random.Generator, trust: bool) -> tuple[Recipe, Evidence, Speeds]:
@@ -191,25 +187,15 @@ def _same_model(recipe: Recipe, scaling: Scaling, directory: Path) -> None:
     Raises:
         InputError: naming what differs.
     """
-    own, other = flatten(recipe), scaling.recipe
-    flat = _flat(other)
+    own, other = flatten(recipe), flatten(check_recipe(scaling.recipe))
     differ = [
         key
-        for key in dict.fromkeys([*own, *flat])
-        if any(key == name or key.startswith(f"{name}.") for name in SAME) and own.get(key) != flat.get(key)
+        for key in dict.fromkeys([*own, *other])
+        if key.partition(".")[0] in SAME and key != "task.root" and own.get(key) != other.get(key)
     ]
     if differ:
-        lines = "".join(f"\n  {key}: {flat.get(key, '(absent)')} -> {own.get(key, '(absent)')}" for key in differ)
+        lines = "".join(f"\n  {key}: {other.get(key, '(absent)')} -> {own.get(key, '(absent)')}" for key in differ)
         raise InputError(f"--scale {directory} is of another model (measured -> this):{lines}\nmeasure this one")
-
-
-def _flat(section: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(section, dict) or not section:
-        return {prefix: section}
-    found: dict[str, object] = {}
-    for key, value in section.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
 
 
 def _left_out(evidence: Evidence, asked: Sequence[int]) -> list[str]:
@@ -240,4 +226,12 @@ def _no_choice(found: Sequence[Option], question: Question) -> str:
     return (
         f"throughput is known for batch {only.batch:,} on {only.ranks} rank{'s' * (only.ranks > 1)} alone, so there is nothing "
         f"to choose between{wanted}"
+    )
+
+
+def _too_uncertain(choice: Choice) -> str:
+    option, rival = choice.option, choice.rival or choice.option
+    return (
+        f"what was measured is too uncertain to choose: {option.name} has the best estimate, and may be {choice.regret:.3g} "
+        f"times worse than the best, such as {rival.name}"
     )

@@ -42,11 +42,6 @@ def of_values(values: Sequence[float], random: np.random.Generator) -> Draws:
     return drawn(math.exp(mean), math.exp(mean - half), math.exp(mean + half), random)
 
 
-def exactly(value: float) -> Draws:
-    """A number that is known."""
-    return np.full(1 + DRAWS, value)
-
-
 def figure(draws: Draws) -> Interval:
     """The estimate with its interval of 95 %."""
     low, high = np.quantile(draws[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

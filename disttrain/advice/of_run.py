@@ -113,7 +113,7 @@ def evidence(run: TrainedRun, target: tuple[str, float] | None, law: str, random
         InputError: the run has no such metric, or has not reached the target.
     """
     if target is None:
-        samples, reached = float(run.outcome.samples), f"what {run.path} had reached at its end"
+        samples, reached = float(run.outcome.samples), f"where {run.path} came at its end"
     else:
         goal = _goal(run, *target)
         samples, reached = _samples_to(run, goal), str(goal)

@@ -123,6 +123,7 @@ def evidence(study: ReadStudy, law: str, random: np.random.Generator) -> Evidenc
     arguments = (batches, [point.samples for point in whole], [point.better for point in whole])
     fit, found = fit_hyperbola(*arguments), curves(*arguments)
     rates = [(point.batch, point.rate) for point in study.points]
+    law = study.recipe.optimizer.law or "sqrt" if law == "auto" else law  # as the study's search began
     law_rate = rate_of(study.recipe, rates[0][0], rates[0][1], study.length, law)
     reasons = [f"{study.path}: {len(whole)} batches ({', '.join(f'{b:,}' for b in batches)}) have reached {study.goal}"]
     left = [p.batch for p in study.points if p not in whole]

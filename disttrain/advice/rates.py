@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from disttrain.config import Recipe
 from disttrain.plan.carry import carried
-from disttrain.study.branch_recipe import LAWS, law_of
+from disttrain.schedules import SCALING_RULES
+from disttrain.study.branch_recipe import law_of
 
 Rate = Callable[[int], tuple[float, str]]
 """Of a batch: the peak rate, and why."""
@@ -23,7 +24,7 @@ def rate_of(recipe: Recipe, batch: int, peak: float, samples: int, law: str) -> 
         law: auto, linear, sqrt or none.
 
     Raises:
-        InputError: there is no such law, or the optimizer is somebody's own and ``law`` is auto.
+        InputError: the optimizer is somebody's own and ``law`` is auto.
     """
     optimizer = recipe.optimizer
     if law == "auto" and optimizer.reference_batch is not None and optimizer.lr_scaling != "none":
@@ -36,7 +37,7 @@ def rate_of(recipe: Recipe, batch: int, peak: float, samples: int, law: str) -> 
     law = law_of(recipe, law)
 
     def scaled(at: int) -> tuple[float, str]:
-        return peak * LAWS[law](at / batch), f"{peak:g} at batch {batch:,}, {law} law of {optimizer.name}"
+        return peak * SCALING_RULES[law](at / batch), f"{peak:g} at batch {batch:,}, {law} law of {optimizer.name}"
 
     return scaled
 

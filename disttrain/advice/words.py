@@ -21,18 +21,22 @@ def sentences(advice: Advice) -> list[str]:
 
 
 def _answer(advice: Advice) -> Iterator[str]:
-    chosen = advice.chosen
-    if chosen is None:
+    choice = advice.chosen
+    if choice is None:
         yield f"no advice: {advice.refusal}"
         return
+    chosen, rival = choice.option, choice.rival
     yield (
-        f"train with batch {chosen.batch:,} on {_ranks(chosen)} at rate {chosen.rate:.3g}: {spread(chosen.updates)} updates, "
+        f"train with {chosen.name} at rate {chosen.rate:.3g}: {spread(chosen.updates)} updates, "
         f"{spread(chosen.samples)} samples, {time(chosen.seconds)}, {_cost(advice, chosen)}, to {advice.evidence.target}"
     )
     yield (
-        f"why: time times cost is least there, in {advice.share:.0%} of {chosen.samples.size - 1:,} resamplings"
-        + (f" (next: batch {advice.rival.batch:,} on {_ranks(advice.rival)})" if advice.rival is not None else "")
-        + f"; it uses {_percent(chosen.efficiency)} of its samples as well as ever smaller batches would, and goodput is "
+        f"why: time times cost is least there, in {choice.share:.0%} of {chosen.samples.size - 1:,} resamplings"
+        + (f" (next: {rival.name})" if rival is not None else "")
+        + f", and in 95 % at most {choice.regret:.2f}x the least"
+    )
+    yield (
+        f"it uses {_percent(chosen.efficiency)} of its samples as well as ever smaller batches would: goodput is "
         f"{spread(chosen.goodput)} samples/s of {spread(chosen.throughput)}"
     )
     yield f"rate: {chosen.why_rate}"
@@ -48,7 +52,7 @@ def _neighbours(advice: Advice, chosen: Option) -> Iterator[str]:
         if 0 <= other < len(advice.front):
             option = advice.front[other]
             yield (
-                f"{word}: batch {option.batch:,} on {_ranks(option)} takes {_change(option.seconds / chosen.seconds)} the time "
+                f"{word}: {option.name} takes {_change(option.seconds / chosen.seconds)} the time "
                 f"for {_change(option.rank_seconds / chosen.rank_seconds)} the cost"
             )
 
@@ -77,7 +81,7 @@ def rows(advice: Advice) -> list[tuple[str, ...]]:
             spread(o.throughput) + (" (forecast)" if o.origin == "forecast" else ""),
             time(o.seconds),
             spread(_price(advice, o)),
-            "<-" if o is advice.chosen else "",
+            "<-" if advice.chosen is not None and o is advice.chosen.option else "",
         )
         for o in advice.front
     ]
@@ -111,9 +115,10 @@ def as_json(advice: Advice) -> dict[str, Any]:
         "of": str(advice.question.place),
         "target": evidence.target,
         "source": evidence.source,
-        "advice": None if advice.chosen is None else _plain(advice, advice.chosen),
+        "advice": None if advice.chosen is None else _plain(advice, advice.chosen.option),
         "refusal": advice.refusal or None,
-        "share": advice.share,
+        "share": None if advice.chosen is None else advice.chosen.share,
+        "regret": None if advice.chosen is None else advice.chosen.regret,
         "front": [_plain(advice, option) for option in advice.front],
         "options": [_plain(advice, option) for option in advice.options],
         "batches": _batches(evidence, advice.batches),
@@ -170,10 +175,6 @@ def _price(advice: Advice, option: Option) -> Draws:
 def _cost(advice: Advice, option: Option) -> str:
     unit = "GPU-hours" if advice.question.price is None else "in all"
     return f"{spread(_price(advice, option))} {unit}"
-
-
-def _ranks(option: Option) -> str:
-    return f"{option.ranks:,} rank{'s' * (option.ranks > 1)}"
 
 
 def spread(draws: Draws) -> str:

@@ -1,0 +1,254 @@
+"""Forecasts of `disttrain plan` against trainings at batches that they were not made from: samples to a target on validation.
+
+    OMP_NUM_THREADS=1 DISTTRAIN_DATA=DIR python benchmarks/plan.py [fashion | text | table] [--work DIR]
+
+``fashion``: forecasts from the study of benchmarks/critical_batch.md, and from the noise scale of single runs at batch 128, for
+other batches. ``text``: a study of a character model at three batches, noise scales at one of them, and trainings at two others.
+Rates are those that plan recommends. The test set decides nothing. Goes on where it was killed; what ``benchmarks/plan.json`` has
+already is not run again. ``table`` prints what stands in ``benchmarks/plan.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+JSON = HERE / "plan.json"
+NOISE_SEEDS, SEEDS = (21, 22, 23), (11, 12, 13, 14, 15)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and its study.
+
+    Attributes:
+        study: its committed ``study.json``; recipe: of it.
+        left_out: batches of the study without which it is asked for them.
+        held_out: batches that it never saw.
+        own: the batch of the runs whose noise scale is measured, and the rate there.
+        beside: batches that these runs forecast.
+    """
+
+    name: str
+    study: Path
+    recipe: Path
+    left_out: tuple[int, ...]
+    held_out: tuple[int, ...]
+    own: tuple[int, float]
+    beside: tuple[int, ...]
+    slice: int
+
+
+FASHION = Case(
+    "fashion",
+    HERE / "critical_batch_study" / "study.json",
+    HERE / "critical_batch_study.yaml",
+    (128, 1024),
+    (64, 256),
+    (128, 0.2),
+    (32, 64, 256, 512),
+    16,
+)
+TEXT = Case(
+    "text",
+    HERE / "plan_study" / "study.json",
+    HERE / "plan_study.yaml",
+    (64,),
+    (32, 128),
+    (64, 0.0),
+    (16, 32, 128, 256),
+    8,
+)
+
+
+def recipe_of(case: Case) -> Any:
+    from disttrain.config import load_recipe
+
+    overrides = []
+    if case is TEXT:
+        overrides = [f"task.root={Path(os.environ['DISTTRAIN_DATA']) / 'tinyshakespeare' / 'input.txt'}"]
+    return load_recipe(case.recipe, overrides)
+
+
+def as_directory(case: Case, place: Path, without: Sequence[int] = ()) -> Path:
+    """A study's directory made of what is committed of it."""
+    from disttrain.rundir.rundir import write_recipe
+
+    data = json.loads(case.study.read_text())
+    data["batches"] = [point for point in data["batches"] if point["batch"] not in without]
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "study.json").write_text(json.dumps(data))
+    (place / "settings.json").write_text(json.dumps({"format": 1, "disttrain": data["disttrain"], **data["settings"]}))
+    write_recipe(place, recipe_of(case))
+    return place
+
+
+def keep(line: dict[str, Any]) -> None:
+    found = json.loads(JSON.read_text()) if JSON.exists() else []
+    JSON.write_text("[\n" + ",\n".join(json.dumps(one) for one in [*found, line]) + "\n]\n")
+    print(json.dumps(line), flush=True)
+
+
+def known(**key: Any) -> list[dict[str, Any]]:
+    lines = json.loads(JSON.read_text()) if JSON.exists() else []
+    return [line for line in lines if all(line.get(name) == value for name, value in key.items())]
+
+
+def asked(place: Path, batches: Sequence[int], **more: Any) -> dict[int, dict[str, Any]]:
+    """What plan says of each batch, and the source of it."""
+    from disttrain.advice.advise import Question, advise
+    from disttrain.advice.words import as_json
+
+    found = as_json(advise(Question(place, batches=tuple(batches), **more)))
+    return {row["batch"]: {**row, "source": found["source"], "critical": found["critical"]} for row in found["batches"]}
+
+
+def train(case: Case, what: str, batch: int, rate: float, seed: int, work: Path, noise: bool = False) -> Path:
+    """One run to the target, as a study's own are; its directory. It is in the JSON afterwards."""
+    from disttrain.config.sections.noise_scale import NoiseSettings
+    from disttrain.config.sections.recipe import Evaluate
+    from disttrain.study.goal import Goal, reached_at
+    from disttrain.study.settings import Settings
+    from disttrain.study.trials import Trial, read_outcome, run_trial
+    from disttrain.study.variants import make_base
+
+    said = json.loads(case.study.read_text())
+    goal = Goal(**{key: said["target"][key] for key in ("metric", "value", "higher")})
+    settings = Settings(tuple(said["settings"]["batches"]), budget=said["budget"], every=said["every"])
+    base = make_base(recipe_of(case), settings)
+    trial = base.trial(work, "search", goal.metric, goal, batch=batch, exponent=0, seed=seed, most=base.budget)
+    changes: dict[str, Any] = {
+        "optimizer": trial.recipe.optimizer.model_copy(
+            update={"lr": rate, "lr_scaling": "none", "reference_batch": None}
+        ),
+        "evaluate": Evaluate(samples=said["every"], batch=1000, train=False),
+    }
+    if noise:
+        changes["noise_scale"] = NoiseSettings(every_steps=5, slice=case.slice)
+        changes["log"] = trial.recipe.log.model_copy(update={"every_steps": 5})
+    trial = Trial(trial.recipe.model_copy(update=changes), work / f"{case.name}-{what}-b{batch}-r{rate:.4g}-s{seed}")
+    line = {"case": case.name, "what": what, "batch": batch, "rate": rate, "seed": seed}
+    if known(**line) and not noise:
+        return trial.run_dir
+    began = time.process_time()
+    if read_outcome(trial.run_dir) is None:
+        run_trial(trial)
+    outcome = read_outcome(trial.run_dir)
+    assert outcome is not None
+    if not known(**line):
+        samples = reached_at(outcome.curve("validation", goal.metric), goal)
+        keep({**line, "samples": samples, "why": outcome.why, "cpu_seconds": round(time.process_time() - began, 1)})
+    return trial.run_dir
+
+
+def try_out(case: Case, work: Path) -> None:
+    """The forecasts, and the trainings that they are held against."""
+    target = json.loads(case.study.read_text())["target"]
+    with tempfile.TemporaryDirectory() as directory:
+        part = asked(as_directory(case, Path(directory) / "part", case.left_out), case.left_out)
+        whole = asked(as_directory(case, Path(directory) / "whole"), case.held_out)
+    for what, rows in (("left out", part), ("study", whole)):
+        for batch, row in rows.items():
+            if not known(case=case.name, what=f"forecast: {what}", batch=batch):
+                keep({"case": case.name, "what": f"forecast: {what}", **row})
+    for batch, row in whole.items():
+        for seed in SEEDS:
+            train(case, "held out", batch, float(f"{row['rate']:.6g}"), seed, work)
+    own, rate = case.own
+    rate = rate or next(p["rate"] for p in json.loads(case.study.read_text())["batches"] if p["batch"] == own)
+    for seed in NOISE_SEEDS:
+        place = train(case, "own", own, rate, seed, work, noise=True)
+        rows = asked(place, case.beside, target=(target["metric"], target["value"]))
+        for batch, row in rows.items():
+            if not known(case=case.name, what="forecast: noise scale", batch=batch, seed=seed):
+                keep({"case": case.name, "what": "forecast: noise scale", "seed": seed, **row})
+    for line in known(case=case.name, what="forecast: noise scale", seed=NOISE_SEEDS[0]):
+        for seed in SEEDS[:3]:
+            train(case, "by the law", line["batch"], float(f"{line['rate']:.6g}"), seed, work)
+
+
+def study_text(work: Path) -> None:
+    """The study of the character model, once."""
+    from disttrain.study import report
+    from disttrain.study.settings import Settings
+    from disttrain.study.study import study
+
+    if TEXT.study.exists():
+        return
+    settings = Settings((16, 64, 256), rates=5, seeds=3, every=1500)
+    place = work / "text-study"
+    found = study(
+        recipe_of(TEXT),
+        settings,
+        place,
+        done=lambda trial, outcome: print(trial.run_dir.name, outcome.why, flush=True),
+        say=lambda line: print(line, flush=True),
+    )
+    TEXT.study.parent.mkdir(exist_ok=True)
+    TEXT.study.write_text(json.dumps(report.as_json(found), indent=1, allow_nan=False) + "\n")
+
+
+def measured(case: Case, batch: int, what: str) -> list[float | None]:
+    """Samples of each seed, of the study's or of ours."""
+    if what == "left out":
+        (point,) = (p for p in json.loads(case.study.read_text())["batches"] if p["batch"] == batch)
+        return [run["samples"] for run in point["runs"]]
+    return [line["samples"] for line in known(case=case.name, what=what, batch=batch)]
+
+
+def table() -> str:
+    """The results as Markdown."""
+    lines = [
+        "| case | source | batch | rate | samples forecast | samples trained (seeds) | forecast / trained |",
+        "|---" * 7 + "|",
+    ]
+    pairs = (
+        ("forecast: left out", "left out"),
+        ("forecast: study", "held out"),
+        ("forecast: noise scale", "by the law"),
+    )
+    for case in (FASHION, TEXT):
+        for forecast, trained in pairs:
+            for line in known(case=case.name, what=forecast):
+                samples = measured(case, line["batch"], trained)
+                reached = [each for each in samples if each is not None]
+                said = line["samples"]
+                name = forecast.removeprefix("forecast: ") + (f", seed {line['seed']}" if "seed" in line else "")
+                own = f"{statistics.fmean(reached):,.0f}" if reached else ""
+                spread = f" ± {statistics.stdev(reached):,.0f}" if len(reached) > 1 else ""
+                ratio = (
+                    f"{said['value'] / statistics.fmean(reached):.2f}"
+                    if len(reached) == len(samples) and reached
+                    else ""
+                )
+                range_ = f"{said['value']:,.0f} ({said['low']:,.0f} to {said['high']:,.0f})"
+                own += f"{spread} ({len(reached)} of {len(samples)})"
+                cells = (case.name, name, f"{line['batch']:,}", f"{line['rate']:.3g}", range_, own, ratio)
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=["fashion", "text", "table"])
+    parser.add_argument("--work", type=Path, default=Path("runs/plan"))
+    arguments = parser.parse_args()
+    if arguments.stage == "fashion":
+        try_out(FASHION, arguments.work)
+    elif arguments.stage == "text":
+        study_text(arguments.work)
+        try_out(TEXT, arguments.work)
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
