@@ -173,13 +173,15 @@ def _price(advice: Advice, option: Option) -> Draws:
 
 
 def _cost(advice: Advice, option: Option) -> str:
-    unit = "GPU-hours" if advice.question.price is None else "in all"
-    return f"{spread(_price(advice, option))} {unit}"
+    cost = spread(_price(advice, option))
+    return f"{cost} GPU-hours" if advice.question.price is None else f"a price of {cost}"
 
 
 def spread(draws: Draws) -> str:
-    """``1,900 (1,500 to 2,500)``."""
+    """``1,900 (1,500 to 2,500)``; where all draws are one, the run itself was there."""
     found = figure(draws)
+    if np.ptp(draws) <= 1e-9 * abs(found.value):
+        return f"{number(found.value)} (one run)"
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 
