@@ -173,7 +173,9 @@ def try_out(case: Case, work: Path) -> None:
                 keep({"case": case.name, "what": "forecast: noise scale", "seed": seed, **row})
     for line in known(case=case.name, what="forecast: noise scale", seed=NOISE_SEEDS[0]):
         for seed in SEEDS[:3]:
-            train(case, "by the law", line["batch"], float(f"{line['rate']:.6g}"), seed, work)
+            rate = float(f"{line['rate']:.6g}")
+            if not known(case=case.name, what="held out", batch=line["batch"], rate=rate, seed=seed):
+                train(case, "by the law", line["batch"], rate, seed, work)
 
 
 def study_text(work: Path) -> None:
@@ -197,12 +199,17 @@ def study_text(work: Path) -> None:
     TEXT.study.write_text(json.dumps(report.as_json(found), indent=1, allow_nan=False) + "\n")
 
 
-def measured(case: Case, batch: int, what: str) -> list[float | None]:
-    """Samples of each seed, of the study's or of ours."""
+def measured(case: Case, batch: int, rate: float, what: str) -> list[float | None]:
+    """Samples of each seed, of the study's or of ours at that rate."""
     if what == "left out":
         (point,) = (p for p in json.loads(case.study.read_text())["batches"] if p["batch"] == batch)
         return [run["samples"] for run in point["runs"]]
-    return [line["samples"] for line in known(case=case.name, what=what, batch=batch)]
+    rate = float(f"{rate:.6g}")
+    return [
+        line["samples"]
+        for each in ("held out", "by the law")
+        for line in known(case=case.name, what=each, batch=batch, rate=rate)
+    ]
 
 
 def table() -> str:
@@ -213,13 +220,13 @@ def table() -> str:
     ]
     pairs = (
         ("forecast: left out", "left out"),
-        ("forecast: study", "held out"),
-        ("forecast: noise scale", "by the law"),
+        ("forecast: study", "trained"),
+        ("forecast: noise scale", "trained"),
     )
     for case in (FASHION, TEXT):
         for forecast, trained in pairs:
             for line in known(case=case.name, what=forecast):
-                samples = measured(case, line["batch"], trained)
+                samples = measured(case, line["batch"], line["rate"], trained)
                 reached = [each for each in samples if each is not None]
                 said = line["samples"]
                 name = forecast.removeprefix("forecast: ") + (f", seed {line['seed']}" if "seed" in line else "")
