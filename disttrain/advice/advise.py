@@ -89,7 +89,7 @@ def advise(question: Question, *, trust: bool = False) -> Advice:
     """Read, combine, and choose. Nothing is changed and nothing is trained.
 
     Args:
-        trust: see :func:`disttrain.config.saved_recipe`.
+        trust: see :func:`disttrain.advice.of_run.evidence`.
 
     Raises:
         InputError: there is no such run, study, recipe or scaling, it is of another version, has not ended or has no such
@@ -122,11 +122,15 @@ def advise(question: Question, *, trust: bool = False) -> Advice:
 def _known(question: Question, random: np.random.Generator, trust: bool) -> tuple[Recipe, Evidence, Speeds]:
     place = question.place
     if of_study.is_study(place):
-        study = of_study.read_study(place, question.target, trust=trust)
+        study = of_study.read_study(place, question.target)
         return study.recipe, of_study.evidence(study, question.law, random), speed.of_study(study, random)
     if place.is_dir():
-        run = of_run.read_run(place, trust=trust)
-        return run.recipe, of_run.evidence(run, question.target, question.law, random), speed.of_run(run, random)
+        run = of_run.read_run(place)
+        return (
+            run.recipe,
+            of_run.evidence(run, question.target, question.law, random, trust=trust),
+            speed.of_run(run, random),
+        )
     if not place.is_file():
         raise InputError(
             f"{place}: expected a run directory, a study's directory or a RECIPE.yaml, and there is nothing"

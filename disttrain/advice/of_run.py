@@ -14,10 +14,10 @@ import numpy as np
 from disttrain.advice.draws import drawn
 from disttrain.advice.evidence import Critical, Evidence, Hyperbola, disagreements
 from disttrain.advice.rates import rate_of
-from disttrain.config import Recipe, saved_recipe
-from disttrain.errors import CheckpointError, InputError
+from disttrain.config import Recipe, load_recipe, saved_recipe
+from disttrain.errors import InputError
 from disttrain.plan.noise import guide_only
-from disttrain.rundir.rundir import METRICS
+from disttrain.rundir.rundir import METRICS, RECIPE
 from disttrain.study.branch_report import RESULTS
 from disttrain.study.goal import Goal, reached_at
 from disttrain.study.trials import Outcome, read_outcome
@@ -52,20 +52,16 @@ class TrainedRun:
     speeds: tuple[float, ...]
 
 
-def read_run(run_dir: Path, *, trust: bool) -> TrainedRun:
-    """Read a run; nothing in the directory is changed.
-
-    Args:
-        trust: see :func:`disttrain.config.saved_recipe`.
+def read_run(run_dir: Path) -> TrainedRun:
+    """Read a run; nothing in the directory is changed, and nothing that its recipe names is run.
 
     Raises:
         InputError: it holds no run, one that has not ended or whose numbers are not finite, one of another version, or one
             without a single batch.
     """
-    try:
-        recipe = saved_recipe(run_dir, trust=trust)
-    except CheckpointError as error:
-        raise InputError(str(error)) from None
+    if not (run_dir / RECIPE).is_file():
+        raise InputError(f"{run_dir} holds no run: {RECIPE} is missing")
+    recipe = load_recipe(run_dir / RECIPE)
     if recipe.batch.varies or recipe.stages or recipe.optimizer.lr_scaling == "adascale":
         raise InputError(
             f"{run_dir}: its batch, its stages or adascale's rate change during the run, so it says nothing of one batch: plan "
@@ -102,12 +98,15 @@ def _plan(run_dir: Path) -> Mapping[str, Any]:
     return read_starts(run_dir)[-1]["plan"]
 
 
-def evidence(run: TrainedRun, target: tuple[str, float] | None, law: str, random: np.random.Generator) -> Evidence:
+def evidence(
+    run: TrainedRun, target: tuple[str, float] | None, law: str, random: np.random.Generator, *, trust: bool
+) -> Evidence:
     """From its branches if they tell, or else from its noise scale.
 
     Args:
         target: a metric of the validation set and its value; None: where the run came at its end.
         law: of the rate, see :func:`disttrain.advice.rates.rate_of`.
+        trust: whether a task of somebody's own may be made, to ask it which way its metric is better.
 
     Raises:
         InputError: the run has no such metric, or has not reached the target.
@@ -115,7 +114,7 @@ def evidence(run: TrainedRun, target: tuple[str, float] | None, law: str, random
     if target is None:
         samples, reached = float(run.outcome.samples), f"where {run.path} came at its end"
     else:
-        goal = _goal(run, *target)
+        goal = _goal(run, *target, trust=trust)
         samples, reached = _samples_to(run, goal), str(goal)
     noise = _noise(run, samples)
     branches = _branches(run, samples)
@@ -156,7 +155,7 @@ def evidence(run: TrainedRun, target: tuple[str, float] | None, law: str, random
     )
 
 
-def _goal(run: TrainedRun, metric: str, value: float) -> Goal:
+def _goal(run: TrainedRun, metric: str, value: float, *, trust: bool) -> Goal:
     names = dict.fromkeys(
         name for reading in run.outcome.readings if reading.split == "validation" for name in reading.metrics
     )
@@ -168,7 +167,7 @@ def _goal(run: TrainedRun, metric: str, value: float) -> Goal:
         return Goal(metric, value, higher=False)
     from disttrain.tasks.make import make_task
 
-    return Goal(metric, value, make_task(run.recipe).higher_is_better(metric))
+    return Goal(metric, value, make_task(saved_recipe(run.path, trust=trust)).higher_is_better(metric))
 
 
 def _samples_to(run: TrainedRun, goal: Goal) -> float:

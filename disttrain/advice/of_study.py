@@ -13,8 +13,9 @@ import numpy as np
 from disttrain.advice.draws import Draws, of_values
 from disttrain.advice.evidence import Between, Critical, Evidence, Hyperbola
 from disttrain.advice.rates import between, rate_of
-from disttrain.config import Recipe, saved_recipe
-from disttrain.errors import CheckpointError, InputError
+from disttrain.config import Recipe, load_recipe
+from disttrain.errors import InputError
+from disttrain.rundir.rundir import RECIPE
 from disttrain.study.fit import Curves, Fit, curves, fit_hyperbola
 from disttrain.study.goal import Goal, reached_at
 from disttrain.study.settings import SETTINGS, read_settings
@@ -65,11 +66,8 @@ def is_study(directory: Path) -> bool:
     return (directory / SETTINGS).is_file()
 
 
-def read_study(directory: Path, target: tuple[str, float] | None, *, trust: bool) -> ReadStudy:
+def read_study(directory: Path, target: tuple[str, float] | None) -> ReadStudy:
     """Read a study, with another target of the same metric if one is given.
-
-    Args:
-        trust: see :func:`disttrain.config.saved_recipe`.
 
     Raises:
         InputError: it has not ended, is of another version, or has no such metric.
@@ -77,7 +75,7 @@ def read_study(directory: Path, target: tuple[str, float] | None, *, trust: bool
     settings = read_settings(directory)
     path = directory / RESULTS
     try:
-        recipe = saved_recipe(directory, trust=trust)
+        recipe = load_recipe(directory / RECIPE)
         data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         given = data["target"]
         goal = Goal(str(given["metric"]), float(given["value"]), bool(given["higher"]))
@@ -92,8 +90,6 @@ def read_study(directory: Path, target: tuple[str, float] | None, *, trust: bool
         raise InputError(
             f"{directory}: {RESULTS} is missing: the study has not ended; the same command goes on"
         ) from None
-    except CheckpointError as error:
-        raise InputError(str(error)) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as a study of this version: {error!r}") from None
     return ReadStudy(directory, recipe, goal, ranks, jobs, length, points)
