@@ -12,7 +12,7 @@ from disttrain.config import flatten, load_recipe
 from disttrain.errors import InputError
 from disttrain.rundir.environment import Environment, read_starts
 from disttrain.rundir.rundir import METRICS, RECIPE
-from disttrain.telemetry.jsonl import read_records
+from disttrain.telemetry.jsonl import number_of, read_records
 
 ABSENT = "(absent)"
 
@@ -115,22 +115,10 @@ def _values(run_dir: Path) -> dict[str, dict[int, float]]:
             ["loss"] if split is None else [n for n in record if n not in ("split", "step", "epoch", "samples", "time")]
         )
         for name in names:
-            value = _number(record, name)
+            value = number_of(record, name)
             if value is not None:
                 found.setdefault(name if split is None else f"{split} {name}", {})[record["step"]] = value
     return found
-
-
-def _number(record: Mapping[str, Any], name: str) -> float | None:
-    value = record.get(name)
-    if value is None and isinstance(record.get(f"{name}_nonfinite"), str):
-        value = record[f"{name}_nonfinite"]
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):  # a file from elsewhere may hold anything
-        return None
 
 
 def _curve(name: str, first: Mapping[int, float], second: Mapping[int, float]) -> Curve:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from disttrain.study import pictures
 from disttrain.study.landscape import picture
+from disttrain.study.shown import Shown, shown
 from disttrain.study.study import Found, Point
 from disttrain.study.words import fit_points, number
 
@@ -23,48 +24,51 @@ if TYPE_CHECKING:
 logger = logging.getLogger("disttrain")
 # Okabe and Ito's colours, which are told apart with any kind of sight.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
+# From small to large, as matplotlib's viridis.
+RAMP = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30")
+Draw = Callable[["Axes"], None]
 
 
 def draw(found: Found, directory: Path) -> list[str]:
     """Write ``plots/NAME.svg`` and ``tensorboard/``; returns the names."""
-    figures = dict(_figures(found))
+    seen = shown(found)
+    figures = dict(_figures(seen))
     place = directory / "plots"
     place.mkdir(exist_ok=True)
     for name, figure in figures.items():
         pictures.write(figure, place / f"{name}.svg")
-    _to_tensorboard(found, figures, directory / "tensorboard")
+    _to_tensorboard(seen, figures, directory / "tensorboard")
     return list(figures)
 
 
-def _figures(found: Found) -> Iterator[tuple[str, Figure]]:
-    if points := fit_points(found):
-        figure = pictures.figure(10, 4)
-        left, right = figure.subplots(1, 2)
-        _cost(left, found, points, "samples", 0)
-        _cost(right, found, points, "updates", 1)
-        yield "cost", figure
-        figure = pictures.figure(5.5, 4.2)
-        _front(figure.subplots(), found, points)
-        yield "front", figure
+def parts(found: Shown) -> dict[str, list[Draw]]:
+    """What each picture is put together from, side by side, by its name."""
+    made: dict[str, list[Draw]] = {}
+    if points := fit_points(found.points):
+        made["cost"] = [
+            lambda axes: _cost(axes, found, points, "samples", 0),
+            lambda axes: _cost(axes, found, points, "updates", 1),
+        ]
+        made["front"] = [lambda axes: _front(axes, found, points)]
     if any(point.final("validation_accuracy") for point in found.points):
-        figure = pictures.figure(10, 4)
-        left, right = figure.subplots(1, 2)
-        _accuracy(left, found)
-        _gap(right, found)
-        yield "generalisation", figure
-    figure = pictures.figure(10, 4)
-    left, right = figure.subplots(1, 2, sharey=True)
-    _curves(left, found, "samples")
-    _curves(right, found, "updates")
-    yield "curves", figure
+        made["generalisation"] = [lambda axes: _accuracy(axes, found), lambda axes: _gap(axes, found)]
+    made["curves"] = [lambda axes: _curves(axes, found, "samples"), lambda axes: _curves(axes, found, "updates")]
     if found.minima.found:
-        figure = pictures.figure(5, 4)
-        _sharpness(figure.subplots(), found)
-        yield "sharpness", figure
+        made["sharpness"] = [lambda axes: _sharpness(axes, found)]
+    return made
+
+
+def _figures(found: Shown) -> Iterator[tuple[str, Figure]]:
+    for name, draws in parts(found).items():
+        figure = pictures.figure(5 * len(draws), 4)
+        row = figure.subplots(1, len(draws), sharey=name == "curves", squeeze=False)[0]
+        for draw_one, axes in zip(draws, row, strict=True):
+            draw_one(axes)
+        yield name, figure
     yield from ((name, picture(each)) for name, each in found.minima.slices)
 
 
-def _cost(axes: Axes, found: Found, points: list[Point], what: str, power: int) -> None:
+def _cost(axes: Axes, found: Shown, points: list[Point], what: str, power: int) -> None:
     """Samples or updates (samples over ``batch ** power``) to the target against the batch."""
     x = [p.batch for p in points for _ in p.samples]
     y = [samples / p.batch**power for p in points for samples in p.samples]
@@ -85,7 +89,7 @@ def _cost(axes: Axes, found: Found, points: list[Point], what: str, power: int) 
     axes.legend()
 
 
-def _front(axes: Axes, found: Found, points: list[Point]) -> None:
+def _front(axes: Axes, found: Shown, points: list[Point]) -> None:
     """Updates against samples: what is paid for fewer of one in more of the other."""
     means = [(statistics.fmean(p.samples) / p.batch, statistics.fmean(p.samples)) for p in points]
     axes.scatter([s for s, _ in means], [e for _, e in means], s=26, color=BLUE, zorder=3, label="mean of the runs")
@@ -99,31 +103,29 @@ def _front(axes: Axes, found: Found, points: list[Point]) -> None:
     axes.legend(title="numbers: global batch")
 
 
-def _accuracy(axes: Axes, found: Found) -> None:
+def _accuracy(axes: Axes, found: Shown) -> None:
     for split, color, marker in (("train", ORANGE, "s"), ("validation", BLUE, "o")):
         _line(axes, [(p.batch, p.final(f"{split}_accuracy")) for p in found.points], color, marker, split)
-    _against_batch(axes, found, f"accuracy after {min(found.base.length, found.base.budget):,} samples")
+    _against_batch(axes, found, f"accuracy after {found.length:,} samples")
 
 
-def _gap(axes: Axes, found: Found) -> None:
+def _gap(axes: Axes, found: Shown) -> None:
     _line(axes, [(p.batch, p.gaps) for p in found.points], BLUE, "o", "train minus validation accuracy")
     axes.axhline(0, color=GREY, lw=0.8)
     _against_batch(axes, found, "generalisation gap")
 
 
-def _sharpness(axes: Axes, found: Found) -> None:
+def _sharpness(axes: Axes, found: Shown) -> None:
     minima = found.minima
     axes.scatter([m.batch for m in minima.found], [m.eigenvalue.value for m in minima.found], s=18, color=BLUE)
     _line(axes, [(p.batch, minima.of(p.batch)) for p in found.points], BLUE, "_", "mean and standard deviation")
     _against_batch(axes, found, "largest eigenvalue of the Hessian")
 
 
-def _curves(axes: Axes, found: Found, what: str) -> None:
+def _curves(axes: Axes, found: Shown, what: str) -> None:
     """The metric on the validation set, a line for each run and a colour for each batch."""
-    from matplotlib import colormaps
-
     for i, point in enumerate(found.points):
-        color = colormaps["viridis"](i / max(len(found.points) - 1, 1) * 0.92)
+        color = RAMP[round(i / max(len(found.points) - 1, 1) * (len(RAMP) - 1))]
         for n, run in enumerate(point.runs):
             over = 1 if what == "samples" else point.batch
             shown = f"{point.batch:,}" if n == 0 else None
@@ -141,7 +143,7 @@ def _line(axes: Axes, values: list[tuple[int, list[float]]], color: str, marker:
         axes.errorbar(b, mean, deviation, color=color, marker=marker, ms=4, capsize=3, label=label)
 
 
-def _against_batch(axes: Axes, found: Found, y: str) -> None:
+def _against_batch(axes: Axes, found: Shown, y: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("global batch (samples)")
     axes.set_ylabel(y)
@@ -163,7 +165,7 @@ def _batches(axes: Axes, points: tuple[Point, ...] | list[Point]) -> None:
     axes.minorticks_off()
 
 
-def _to_tensorboard(found: Found, figures: Mapping[str, Figure], directory: Path) -> None:
+def _to_tensorboard(found: Shown, figures: Mapping[str, Figure], directory: Path) -> None:
     """The pictures, and the figures of each batch with the batch as the step, in place of those of an earlier call."""
     try:
         from torch.utils.tensorboard import SummaryWriter

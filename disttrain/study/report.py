@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.rundir.rundir import replace_file
+from disttrain.study.shown import RESULTS
 from disttrain.study.study import Found, Point
 from disttrain.study.words import number, sentences
 from disttrain.telemetry.jsonl import finite
@@ -123,5 +124,5 @@ def write(found: Found, directory: Path, pictures: Sequence[str]) -> None:
     Raises:
         DisttrainError: they cannot be written; the earlier ones are untouched.
     """
-    replace_file(directory / "study.json", json.dumps(as_json(found), indent=1, allow_nan=False) + "\n")
+    replace_file(directory / RESULTS, json.dumps(as_json(found), indent=1, allow_nan=False) + "\n")
     replace_file(directory / "study.md", page(found, pictures))

@@ -72,8 +72,8 @@ def _fit(found: Found) -> Iterator[str]:
         yield "two batches always lie on a hyperbola: whether it is the right curve takes a third"
     elif fit.fits:
         yield (
-            f"the hyperbola fits these {len(fit_points(found))} batches (p = {fit.p_value:.2g}); one run's samples scatter by "
-            f"{fit.scatter:.1%} over seeds"
+            f"the hyperbola fits these {len(fit_points(found.points))} batches (p = {fit.p_value:.2g}); one run's samples "
+            f"scatter by {fit.scatter:.1%} over seeds"
         )
 
 
@@ -151,6 +151,6 @@ def _doubts(found: Found) -> Iterator[str]:
             yield f"batch {point.batch:,}: its best rate {point.rate:.3g} lies at the edge of those tried: try more with --rates"
 
 
-def fit_points(found: Found) -> list[Point]:
+def fit_points(points: Sequence[Point]) -> list[Point]:
     """The batches that the fit is of."""
-    return [point for point in found.points if point.samples]
+    return [point for point in points if point.samples]

@@ -98,6 +98,20 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def number_of(record: Mapping[str, Any], name: str) -> float | None:
+    """A number of a record as it was, NaN and infinities included; None where there is none. A file from elsewhere may hold
+    anything."""
+    value = record.get(name)
+    if value is None and isinstance(record.get(f"{name}_nonfinite"), str):
+        value = record[f"{name}_nonfinite"]
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
 def truncate_after(path: Path, step: int) -> Truncated:
     """Drop the lines past ``step``, so that a resumed run writes them again; also, with a warning in the log, lines that are
     no records, such as one that a kill cut off.
