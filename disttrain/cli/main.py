@@ -20,6 +20,7 @@ from disttrain.cli import (
     noise,
     plan,
     predict,
+    report,
     schema,
     show,
     study,
@@ -49,6 +50,7 @@ app.command("verify")(verify.verify)
 app.command("plan")(plan.plan)
 app.command("branch")(branch.branch)
 app.command("study")(study.study)
+app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

@@ -24,6 +24,7 @@ COMMANDS = (
     "branch",
     "study",
     "plan",
+    "report",
     "schema",
     "doctor",
     "data",

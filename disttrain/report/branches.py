@@ -129,7 +129,9 @@ def parts(found: Branches, key: str) -> tuple[Part, ...]:
             np.array([high for _, high in edge]),
             marked=True,
         )
-        pictures.append(chart(f"{key}-critical", "Critical batch over the run", [curve], "samples", "global batch", log=True))
+        pictures.append(
+            chart(f"{key}-critical", "Critical batch over the run", [curve], "samples", "global batch", log=True)
+        )
     return (*pictures, Words(tuple(point.words for point in found.points)))
 
 
@@ -141,7 +143,9 @@ def chapter(found: Branches, key: str) -> Chapter:
         (p.step, f"{p.start:,}", amount(p.batch) if p.batch else p.where, f"{_end(p.low)} to {_end(p.high)}")
         for p in found.points
     ]
-    said = Verdict(found.name, (last.words,), ("how it would be with other seeds of the run: all branches come from one",))
+    said = Verdict(
+        found.name, (last.words,), ("how it would be with other seeds of the run: all branches come from one",)
+    )
     return Chapter(
         found.name,
         "branches",

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from disttrain.report.blocks import Picture, plain
 from disttrain.report.svg import COLORS, drawn
+from disttrain.study.pictures import log_ticks, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import Formatter, Locator
 
 Floats = NDArray[np.float64]
 MOST = 300
@@ -43,13 +45,22 @@ class Curve:
 
 
 def chart(
-    name: str, title: str, curves: Sequence[Curve], x_label: str, y_label: str, *, log: bool = False, note: str = ""
+    name: str,
+    title: str,
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = False,
+    zero: bool = False,
+    note: str = "",
 ) -> Picture:
     """A picture of ``curves``.
 
     Args:
         name: of no other figure of the page.
         log: the y axis is logarithmic, as far as the values allow it.
+        zero: the y axis begins at 0.
     """
     shown = [thin for curve in curves if len((thin := _thinned(_finite(curve))).x)]
     log = log and all((curve.y > 0).all() for curve in shown)
@@ -59,6 +70,8 @@ def chart(
             _plot(axes, curve)
         if log:
             axes.set_yscale("log")
+        if zero:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(plain(y_label))
         axes.grid(True)
@@ -130,35 +143,23 @@ def _said(title: str, curves: Sequence[Curve], x_label: str) -> str:
     return plain(f"{title} over {x_label}. {'; '.join(each)}.")
 
 
-def _ticks() -> object:
+def _ticks() -> Locator:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(5)
 
 
-def _engineering() -> object:
+def _engineering() -> Formatter:
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: short(value))
 
 
-def short(value: float) -> str:
-    """``25k``, ``1.5M``: as it stands along an axis."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
 def _label_y(axes: Axes, *, log: bool) -> None:
-    """Plain numbers; on an axis of less than two decades, which may hold no power of ten, at steps in between too."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    if not log:
+    if log:
+        log_ticks(axes.yaxis)
+    else:
+        axes.yaxis.set_major_formatter(_engineering())
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        return
-    bottom, top = axes.get_ylim()
-    few = top / bottom < 100
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=8))
-    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -18,8 +18,8 @@ LEARNED = 0.05
 """How far a loss has to fall to count as learned at all."""
 RULES = (
     "Trained well: the run finished, every number that it wrote is finite, and the loss on held-out data ends lower than "
-    f"its first evaluation and at most {WORSE:.0%} above its least. Overfitted: it ends higher than that while the training loss "
-    f"fell. Nothing learned: the training loss fell by less than {LEARNED:.0%}.",
+    f"its first evaluation and at most {100 * WORSE:.0f} % above its least. Overfitted: it ends higher than that while the "
+    f"training loss fell. Nothing learned: the training loss fell by less than {100 * LEARNED:.0f} %.",
     "A batch is below or above the critical batch where the whole interval (95 %) of the estimate is; by branches where there "
     "are any, else by the gradient noise scale, which estimates it (arXiv:1812.06162).",
     "Nothing here is guessed: what was not measured is listed as not known.",
@@ -85,7 +85,9 @@ def _latest(run: Run, series: Series) -> float | None:
 
 def _ended(run: Run) -> Iterator[str]:
     total = run.planned("total_updates") or run.planned("updates")
-    place = f"update {run.last_step:,}" + (f" of {total:,}" if isinstance(total, int) and total >= run.last_step else "")
+    place = f"update {run.last_step:,}" + (
+        f" of {total:,}" if isinstance(total, int) and total >= run.last_step else ""
+    )
     match run.state:
         case "failed":
             yield f"failed at {place}: {run.ending.get('message', 'no reason was recorded')}"
@@ -118,7 +120,7 @@ def _generalised(run: Run, split: str, loss: Series, tail: str) -> Iterator[str]
     where = int(loss.at["updates"][loss.values == least][0])
     if values[-1] > least + WORSE * abs(least):
         above = (values[-1] - least) / abs(least) if least else math.inf
-        yield f"overfitted: the {split} loss ends {above:.0%} above its least, which was at update {where:,}{tail}"
+        yield f"overfitted: the {split} loss ends {100 * above:.0f} % above its least, which was at update {where:,}{tail}"
     elif run.state == "finished" and not run.nonfinite and len(values) > 1 and values[-1] < values[0]:
         yield f"trained well{tail}"
     elif len(values) > 1 and values[-1] < values[0]:
@@ -133,7 +135,11 @@ def _batch(run: Run, found: Critical) -> Iterator[str]:
     batch = run.batch
     if batch < 1:
         return
-    around = f"({amount(found.low)} to {amount(found.high)}, {found.origin})" if found.high < math.inf else f"({found.origin})"
+    around = (
+        f"({amount(found.low)} to {amount(found.high)}, {found.origin})"
+        if found.high < math.inf
+        else f"({found.origin})"
+    )
     if found.high == math.inf:
         if found.low > batch:
             yield f"batch {batch:,} is at least {found.low / batch:.2g}x below critical {around}"
@@ -151,7 +157,7 @@ def _unknown(run: Run, found: Critical | None) -> Iterator[str]:
     if held_out(run) is None:
         yield "how well it generalises: nothing was evaluated on held-out data"
     elif "validation" not in run.splits and "test" in run.splits:
-        yield "how it does on data that nobody chose by: there is no validation set, so what was chosen was chosen on the test set"
+        yield "how it does on data that nobody chose by: there is no validation set, so checkpoints are chosen on the test set"
     if found is None and not any(name.startswith("noise_scale") for name in run.train):
         yield "whether the batch is large or small: the noise scale was not measured (noise_scale: {every_steps: 10})"
     elif found is None:

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from disttrain.errors import InputError
@@ -27,7 +27,7 @@ _VARIABLES = {
     TEXT: "currentColor",
     "#000000": "currentColor",
 }
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with dollars in it is a name
     "font.size": 10,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from disttrain.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -41,3 +42,21 @@ def write(made: Figure, path: Path) -> None:
 
     with rc_context({"svg.hashsalt": "disttrain", "svg.fonttype": "none"}):
         made.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def log_ticks(axis: Axis) -> None:
+    """Plain numbers along a logarithmic axis; where it spans few decades, which may hold no power of ten, at 2 and 5 too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """``25k``, ``1.5M``: as a number stands along an axis."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

@@ -155,6 +155,8 @@ def _against_batch(axes: Axes, found: Shown, y: str) -> None:
 def _logs(axes: Axes, x: str, y: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
+    pictures.log_ticks(axes.xaxis)
+    pictures.log_ticks(axes.yaxis)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3, which="both")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.rundir.rundir import replace_file
-from disttrain.study.shown import RESULTS
+from disttrain.study.shown import RESULTS, Shown
 from disttrain.study.study import Found, Point
 from disttrain.study.words import number, sentences
 from disttrain.telemetry.jsonl import finite
@@ -51,7 +51,7 @@ def _point(point: Point) -> dict[str, Any]:
     }
 
 
-def headings(found: Found) -> tuple[str, ...]:
+def headings(found: Found | Shown) -> tuple[str, ...]:
     """Of the table."""
     sharp = ("sharpness",) if found.minima.found else ()
     return (*_COST, "validation loss", "validation accuracy", "train accuracy", "gap", *sharp)
@@ -60,7 +60,7 @@ def headings(found: Found) -> tuple[str, ...]:
 _COST = ("batch", "rate", "updates", "samples", "seconds")
 
 
-def rows(found: Found) -> list[tuple[str, ...]]:
+def rows(found: Found | Shown) -> list[tuple[str, ...]]:
     """A row of the table for each batch."""
     if not found.minima.found:
         return [_row(point) for point in found.points]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from disttrain.telemetry.layout import batch_of, layout
 from disttrain.telemetry.scalars import scalars
 from disttrain.telemetry.sinks import NullSink, Sink
 
@@ -20,14 +21,14 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoardSink:
-    """Writes every number of a record over the step, by the names of `disttrain.telemetry.scalars`."""
+    """Writes every number of a record over the step, by the names of `disttrain.telemetry.scalars`, and the global batch."""
 
     def __init__(self, writer: SummaryWriter) -> None:
         self._writer = writer
 
     def log(self, record: Mapping[str, object]) -> None:
         step = record.get("step")
-        for name, value in scalars(record).items():
+        for name, value in {**scalars(record), **batch_of(record)}.items():
             if not name.endswith("/samples"):  # it would be the step once more
                 self._writer.add_scalar(name, value, step)
 
@@ -53,4 +54,6 @@ def tensorboard_sink(directory: Path, resumed_at: int | None = None) -> Sink:
         )
         return NullSink()
     purge_step = None if resumed_at is None else resumed_at + 1
-    return TensorBoardSink(SummaryWriter(str(directory), purge_step=purge_step, flush_secs=FLUSH_SECONDS))
+    writer = SummaryWriter(str(directory), purge_step=purge_step, flush_secs=FLUSH_SECONDS)
+    writer.add_custom_scalars(layout())
+    return TensorBoardSink(writer)
