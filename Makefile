@@ -19,10 +19,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Build isolation would fetch an unpinned hatchling; the pinned one is in the environment already.
 INSTALL := pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 
-.PHONY: help run test test-all test-unit test-jobs lint dev docs clean
+.PHONY: help run report test test-all test-unit test-jobs lint dev docs clean
 
 help:
 	@echo 'make run       set up .venv and train the default recipe on $(NPROC) ranks: real data, no download'
+	@echo 'make report    a page on the default recipe: trains it with its noise scale measured if it has not been, and writes the page'
 	@echo 'make test      set up .venv, Open MPI and Horovod; then lint, types, import contracts and all quick tests'
 	@echo 'make test-all  the same with the slow tests'
 	@echo 'make lint      ruff, mypy and the import contracts'
@@ -37,6 +38,13 @@ help:
 
 run: $(VENV)/.stamp-run
 	torchrun --nproc_per_node=$(NPROC) -m disttrain
+
+# Killed and called again, the training goes on.
+REPORTED := runs/digits-report
+report: $(VENV)/.stamp-report
+	grep -qs '"state": "finished"' $(REPORTED)/metrics.jsonl || torchrun --nproc_per_node=$(NPROC) -m disttrain train \
+		noise_scale.every_steps=1 noise_scale.slice=16 --resume auto --run-dir $(REPORTED)
+	disttrain report $(REPORTED)
 
 # CI often runs as root, which Open MPI refuses unless it is told twice.
 test test-all: export OMPI_ALLOW_RUN_AS_ROOT := 1
@@ -86,6 +94,10 @@ $(VENV)/.stamp-venv: constraints.txt tools/make-venv.sh
 $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml
 	$(INSTALL) hatchling editables
 	$(INSTALL) --editable '.[quickstart,tensorboard]'
+	touch $@
+
+$(VENV)/.stamp-report: $(VENV)/.stamp-run
+	$(INSTALL) --editable '.[quickstart,tensorboard,report]'
 	touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run tests/peers.txt

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from disttrain.report.blocks import Part, Picture, Section, Table, table
-from disttrain.report.chart import Curve, amount, chart
+from disttrain.report.chart import Curve, Floats, amount, chart
 from disttrain.report.run import AXES, By, Run, Series
 
 SPLITS = ("train", "validation", "test")
@@ -54,7 +54,7 @@ def _losses(runs: Sequence[Run], by: By, key: str) -> Iterator[Part]:
 def _rates(runs: Sequence[Run], by: By, key: str) -> Iterator[Part]:
     yield from _one(runs, by, f"{key}-lr", "Learning rate", "lr", "learning rate")
     if any("global_batch" in run.train or _changes(run) for run in runs):
-        curves = [Curve(run.name, *_batches(run, by), color=n) for n, run in enumerate(runs)]
+        curves = [Curve(run.name, *batches(run, by), color=n) for n, run in enumerate(runs)]
         yield from _drawn(f"{key}-batch", "Global batch", curves, by, "samples")
 
 
@@ -73,7 +73,7 @@ def _noise(runs: Sequence[Run], by: By, key: str) -> Iterator[Part]:
                 Curve(run.name if len(runs) > 1 else "noise scale", series.at[by], series.values, low, high, n)
             )
         if len(runs) == 1 and curves:
-            x, y = _batches(runs[0], by)
+            x, y = batches(runs[0], by)
             curves.append(Curve("global batch", x, y, color=1))
         title = "Noise scale" + (f" of {name.partition('/')[2]}" if "/" in name else "")
         note = "The band is the interval of 95 %; a batch far below the line loses few samples by being larger."
@@ -176,7 +176,7 @@ def _changes(run: Run) -> bool:
     return any(event.get("event") == "batch" for event in run.events)
 
 
-def _batches(run: Run, by: By) -> tuple[np.ndarray, np.ndarray]:
+def batches(run: Run, by: By) -> tuple[Floats, Floats]:
     """The global batch along the run: as its lines say, or as it began and was changed."""
     if "global_batch" in run.train:
         return run.train["global_batch"].at[by], run.train["global_batch"].values
@@ -198,7 +198,7 @@ def _end_of_band(name: str) -> bool:
     return name.endswith(("_low", "_high", "_passed_over"))
 
 
-def _at(series: Series | None, other: Series, missing: float) -> np.ndarray:
+def _at(series: Series | None, other: Series, missing: float) -> Floats:
     """The values of ``series`` at the updates of ``other``; ``missing`` where it has none."""
     known = {} if series is None else dict(zip(series.at["updates"], series.values, strict=True))
     return np.array([known.get(step, missing) for step in other.at["updates"]], dtype=np.float64)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from disttrain.report.blocks import Verdict
 from disttrain.report.branches import Branches
 from disttrain.report.chart import amount
+from disttrain.report.curves import batches
 from disttrain.report.run import Run, Series
 from disttrain.telemetry.lines import percent
 
@@ -135,22 +137,31 @@ def _batch(run: Run, found: Critical) -> Iterator[str]:
     batch = run.batch
     if batch < 1:
         return
-    around = (
-        f"({amount(found.low)} to {amount(found.high)}, {found.origin})"
-        if found.high < math.inf
-        else f"({found.origin})"
-    )
-    if found.high == math.inf:
-        if found.low > batch:
-            yield f"batch {batch:,} is at least {found.low / batch:.2g}x below critical {around}"
-    elif found.low > batch:
-        middle = found.value if found.value is not None else math.sqrt(found.low * found.high)
-        yield f"batch {batch:,} is {middle / batch:.2g}x below critical {around}"
+    ends = f"{amount(found.low)} to {amount(found.high)}, " if found.high < math.inf else ""
+    around, middle = f"({ends}{found.origin})", found.value if found.value is not None else found.low
+    if found.low > batch:
+        times = f"{middle / batch:.2g}x" if found.high < math.inf else f"at least {found.low / batch:.2g}x"
+        yield f"batch {batch:,} is {times} below critical at the end {around}{_before(run, 'above')}"
     elif found.high < batch:
-        middle = found.value if found.value else found.high
-        yield f"batch {batch:,} is {batch / middle:.2g}x above critical {around}"
-    else:
-        yield f"batch {batch:,} is about critical {around}"
+        yield f"batch {batch:,} is {batch / middle:.2g}x above critical at the end {around}{_before(run, 'below')}"
+    elif found.high < math.inf:
+        yield f"batch {batch:,} is about critical at the end {around}"
+
+
+def _before(run: Run, side: Literal["above", "below"]) -> str:
+    """Of how much of the run the batch was on the other side of the noise scale; nothing where that is not measured, or never."""
+    low, high = run.train.get("noise_scale_low"), run.train.get("noise_scale_high")
+    series = high if side == "above" else low
+    if series is None or "loss" not in run.train:
+        return ""
+    at, sizes = batches(run, "updates")
+    size = dict(zip(at, sizes, strict=True))
+    pairs = [
+        (value, size.get(step, run.batch)) for step, value in zip(series.at["updates"], series.values, strict=True)
+    ]
+    there = sum(value < batch if side == "above" else value > batch for value, batch in pairs)
+    share = there / len(run.train["loss"].values)
+    return f", and was {side} it for {100 * share:.0f} % of the run" if share >= 0.01 else ""
 
 
 def _unknown(run: Run, found: Critical | None) -> Iterator[str]:

@@ -119,7 +119,7 @@ def test_a_run_is_told_with_everything_of_it_as_text(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     text = page_of(place, to=tmp_path / "page.html")
     check_page(text)
-    said = "Trained well: test accuracy 92.03 %; batch 64 is 5x below critical (200 to 500, by the noise scale)."
+    said = "Trained well: test accuracy 92.03 %; batch 64 is 5x below critical at the end (200 to 500, by the noise scale)."
     head, _, body = text.partition("<body>")
     assert said in head
     assert said.replace(" %", "\N{NO-BREAK SPACE}%") in "".join(body.splitlines()[:8])
@@ -154,11 +154,21 @@ def test_the_verdict_says_what_happened_and_what_is_not_known(tmp_path: Path) ->
     assert said("flat", loss=2.3).startswith("Nothing learned yet: the training loss went from 2.3 to 2.3")
     noise = {"noise_scale": 10.0, "noise_scale_low": 5.0}
     assert said("above", **noise, noise_scale_high=20.0).endswith(
-        "batch 64 is 6.4x above critical (5 to 20, by the noise scale)."
+        "batch 64 is 6.4x above critical at the end (5 to 20, by the noise scale)."
     )
     assert said("near", **noise, noise_scale_high=99.0).endswith(
-        "batch 64 is about critical (5 to 99, by the noise scale)."
+        "batch 64 is about critical at the end (5 to 99, by the noise scale)."
     )
+    grown = run_dir(tmp_path / "grown", **noise, noise_scale_high=20.0)
+    last = '"step": 40, "epoch": 2.0, "samples": 2560, "loss"'
+    lines = (grown / "metrics.jsonl").read_text().splitlines()
+    raised = [
+        line.replace("5.0", "500.0").replace("20.0", "999.0").replace("10.0,", "700.0,") if last in line else line
+        for line in lines
+    ]
+    (grown / "metrics.jsonl").write_text("\n".join(raised))
+    told = "batch 64 is 11x below critical at the end (500 to 999, by the noise scale), and was above it for 95 % of the run."
+    assert verdict(read_run(grown), None).sentence.endswith(told)
     unknown = verdict(read_run(run_dir(tmp_path / "lower", **noise, noise_scale_high=None)), None).unknown
     assert "how the batch compares with the critical one: only that that is at least 5 (by the noise scale)" in unknown
     assert any("was not measured" in words for words in verdict(read_run(tmp_path / "well"), None).unknown)
@@ -201,7 +211,7 @@ def test_branches_and_a_plan_stand_with_their_run(tmp_path: Path) -> None:
     (place / "plan.json").write_text(json.dumps(plan))
     text = page_of(place, to=tmp_path / "page.html")
     check_page(text)
-    assert "batch 64 is at least 2x below critical (by branches)" in text
+    assert "batch 64 is at least 2x below critical at the end (by branches)" in text
     for words in ("Loss above that of the run", "4 ranks with batch 256.", "10 (forecast)", "advised"):
         assert words in text
     alone = page_of(place / "branches", to=tmp_path / "page.html")
@@ -351,7 +361,9 @@ def test_a_browser_reads_the_verdict_and_a_phone_does_not_scroll_sideways(page: 
     check_page(page.read_text())
     (tmp_path / "frame.html").write_text(MEASURE.format(page=page.as_uri()))
     title = re.search(
-        r"<title>(.*?)</title>", in_browser(tmp_path / "frame.html", "--allow-file-access-from-files"), re.S
+        r"<title>(.*?)</title>",
+        in_browser(tmp_path / "frame.html", "--allow-file-access-from-files", "--hide-scrollbars"),
+        re.S,
     )
     assert title is not None
     width, _, said = title[1].partition(" ")

@@ -17,6 +17,7 @@ from telemetry_records import EVALUATION, training
 
 from disttrain.errors import InputError
 from disttrain.telemetry import NullSink, Sink, Sinks, echo_warnings, open_log, run_sink, tensorboard_sink
+from disttrain.telemetry.layout import layout
 
 
 class Recorder:
@@ -65,6 +66,7 @@ def test_tensorboard_files_read_back(tmp_path: Path) -> None:
         training(2, noise_scale=3, losses={"a": 0.5}),
         EVALUATION,
         {"event": "note", "step": 2, "x": 1},
+        {"event": "batch", "step": 3, "global_batch": 128},
     ):
         sink.log(record)
     sink.close()
@@ -80,7 +82,24 @@ def test_tensorboard_files_read_back(tmp_path: Path) -> None:
         "test/epoch": [(200, 2.0)],
         "test/loss": [(200, pytest.approx(0.25408))],
         "test/accuracy": [(200, pytest.approx(0.91234))],
+        "train/global_batch": [(3, 128.0)],
     }
+
+
+def test_the_layout_of_tensorboard_finds_the_scalars_of_a_run(tmp_path: Path) -> None:
+    read = accumulator().EventAccumulator
+    sink = tensorboard_sink(tmp_path)
+    noise = {"noise_scale": 3.0, "noise_scale_low": 2.0, "noise_scale_high": 5.0}
+    sink.log(training(1, **noise, trust_ratio={"w": 1.0}, update_to_weight={"w": 0.1}))
+    sink.log(EVALUATION)
+    sink.log({"event": "start", "step": 0, "global_batch": 64})
+    sink.close()
+    found = read(str(tmp_path))
+    found.Reload()
+    assert "custom_scalars__config__" in found.Tags()["tensors"]
+    patterns = {name for charts in layout().values() for _, names in charts.values() for name in names}
+    unseen = {name for name in patterns if not any(re.match(name, tag) for tag in found.Tags()["scalars"])}
+    assert unseen == set()
 
 
 def test_tensorboard_after_a_resume_shows_each_step_once(tmp_path: Path) -> None:
