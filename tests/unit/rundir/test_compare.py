@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from disttrain.errors import InputError
-from disttrain.rundir.compare import Comparison, Curve, Difference, _number, compare
+from disttrain.rundir.compare import Comparison, Curve, Difference, compare
+from disttrain.telemetry.jsonl import number_of
 
 RECIPE = "task: {{name: digits}}\nbatch: {{global: 64}}\nepochs: 1\noptimizer: {{name: sgd, lr: {lr}}}\n"
 
@@ -78,6 +79,6 @@ def test_directories_without_a_run_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_passed_over() -> None:
-    assert _number({"loss": None, "loss_nonfinite": "inf"}, "loss") == float("inf")
+    assert number_of({"loss": None, "loss_nonfinite": "inf"}, "loss") == float("inf")
     for record in ({"loss_nonfinite": "abc"}, {"loss": 10**400}, {"loss": True}, {"loss": "1"}, {}):
-        assert _number(record, "loss") is None
+        assert number_of(record, "loss") is None
