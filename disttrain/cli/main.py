@@ -21,6 +21,7 @@ from disttrain.cli import (
     plan,
     predict,
     report,
+    scale,
     schema,
     show,
     study,
@@ -51,6 +52,7 @@ app.command("plan")(plan.plan)
 app.command("branch")(branch.branch)
 app.command("study")(study.study)
 app.command("report")(report.report)
+app.command("scale")(scale.scale)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")

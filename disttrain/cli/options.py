@@ -25,6 +25,7 @@ COMMANDS = (
     "study",
     "plan",
     "report",
+    "scale",
     "schema",
     "doctor",
     "data",

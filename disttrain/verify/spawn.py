@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from disttrain.errors import InputError, RankError
+from disttrain.verify.hosts import Place, handed_on, torch_variables
 
 LAUNCHER_VARIABLES = (
     "RANK",
@@ -26,31 +27,45 @@ LAUNCHER_PREFIXES = ("TORCHELASTIC_", "OMPI_", "PMI_", "PMIX_", "HOROVOD_", "SLU
 
 
 def run_ranks(
-    arguments: Sequence[str], size: int, engine: str, *, log_dir: Path, timeout_seconds: float = 600.0
+    arguments: Sequence[str],
+    size: int,
+    engine: str,
+    *,
+    log_dir: Path,
+    timeout_seconds: float = 600.0,
+    module: str = "disttrain",
+    hosts: Sequence[str] = (),
 ) -> None:
-    """Run ``python -m disttrain ARGUMENTS`` on ``size`` ranks of this machine and wait for them.
+    """Run ``python -m disttrain ARGUMENTS`` on ``size`` ranks and wait for them.
 
     Args:
         engine: ``local`` (size 1), ``ddp``, ``horovod`` (its Gloo controller) or ``horovod-mpi``.
         log_dir: the ranks' output goes to files below it.
+        module: what is run instead of ``disttrain``.
+        hosts: machines that share the ranks evenly, in blocks, and are reached as :mod:`disttrain.verify.hosts` says; none: this
+            one has them all.
 
     Raises:
-        InputError: the launcher of that engine is not installed.
+        InputError: the launcher of that engine is not installed, or the ranks say that the input is wrong.
         RankError: a rank failed or the time was up; the message has the end of its output.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "disttrain", *arguments]
+    program = [sys.executable, "-m", module, *arguments]
     base = clean_environment()
+    slots = ",".join(f"{host}:{size // len(hosts)}" for host in hosts)
     if engine == "horovod":
-        commands = [([_tool("horovodrun"), "--gloo", "-np", str(size), *program], base)]
+        where = ["-H", slots] if hosts else []
+        commands = [([_tool("horovodrun"), "--gloo", "-np", str(size), *where, *program], base)]
     elif engine == "horovod-mpi":
-        mpirun = [_tool("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(size)]
+        where = ["-H", slots, *(word for name in handed_on(base) for word in ("-x", name))] if hosts else []
+        mpirun = [_tool("mpirun"), "--oversubscribe", "--bind-to", "none", "-np", str(size), *where]
         # Open MPI refuses to run as root, as in a container, unless told twice.
         as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
         commands = [([*mpirun, *program], base | as_root)]
     else:
         port = str(_free_port())
-        commands = [(program, base | _torch_variables(rank, size, port)) for rank in range(size)]
+        ranks = [(at := Place.of(rank, size, hosts), torch_variables(at, port)) for rank in range(size)]
+        commands = [(at.command(program, base, own), base | own) for at, own in ranks]
     _wait(commands, log_dir, timeout_seconds)
 
 
@@ -63,19 +78,6 @@ def clean_environment() -> dict[str, str]:
     }
     env.setdefault("OMP_NUM_THREADS", "1")
     return env
-
-
-def _torch_variables(rank: int, size: int, port: str) -> dict[str, str]:
-    if size == 1:
-        return {}
-    return {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-    }
 
 
 def _wait(commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path, timeout_seconds: float) -> None:
@@ -103,6 +105,8 @@ def _wait(commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path
     codes = [p.returncode for p in processes]
     if any(codes):
         first = next(i for i, code in enumerate(codes) if code not in (0, -9))
+        if codes[first] == InputError.exit_code:
+            raise InputError(_tail(logs[first]).removeprefix("disttrain: "))
         raise RankError(f"{' '.join(commands[first][0])}: exit code {codes[first]}\n{_tail(logs[first])}")
 
 
