@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.config import Recipe, check_recipe
+from disttrain.engine.stop import StopRequest, stop_request
 from disttrain.errors import RankError
 from disttrain.rundir.rundir import replace_file
 from disttrain.scaling.record import Mode
@@ -86,19 +87,26 @@ def run_launches(
     """The results of all launches, in order; only those are started that have none yet.
 
     Raises:
+        StopRequested: on a signal; the launch that was under way is made anew by the next call.
         InputError, RankError: a launch failed; what was measured before is kept.
     """
-    for launch in todo:
-        path = directory / LAUNCHES / f"{launch.name}.json"
-        if not path.is_file():
-            number = f"{launch.ranks} rank{'s' * (launch.ranks > 1)}"
-            say(f"  {' and '.join(launch.modes)} scaling on {number}, {launch.repeat + 1} of {settings.repeats}")
-            path.parent.mkdir(exist_ok=True)
-            replace_file(path, json.dumps(_run(launch, path.with_suffix(""), settings)) + "\n")
-        yield launch, json.loads(path.read_text(encoding="utf-8"))
+    with stop_request() as stop:
+        for launch in todo:
+            yield launch, _kept(launch, directory, settings, say, stop)
 
 
-def _run(launch: Launch, log_dir: Path, settings: Settings) -> Found:
+def _kept(launch: Launch, directory: Path, settings: Settings, say: Callable[[str], None], stop: StopRequest) -> Found:
+    path = directory / LAUNCHES / f"{launch.name}.json"
+    if not path.is_file():
+        number = f"{launch.ranks} rank{'s' * (launch.ranks > 1)}"
+        say(f"  {' and '.join(launch.modes)} scaling on {number}, {launch.repeat + 1} of {settings.repeats}")
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, json.dumps(_run(launch, path.with_suffix(""), settings, stop)) + "\n")
+    found: Found = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _run(launch: Launch, log_dir: Path, settings: Settings, stop: StopRequest) -> Found:
     engine = "local" if launch.ranks == 1 else settings.engine
     word = said(launch.recipe, launch.asked, engine.removesuffix("-mpi"), settings.device)
     hosts = settings.hosts if launch.ranks > 1 else settings.hosts[:1]
@@ -110,5 +118,6 @@ def _run(launch: Launch, log_dir: Path, settings: Settings) -> Found:
         timeout_seconds=HOURS,
         module="disttrain.cli.scale_rank",
         hosts=hosts,
+        stop=lambda: bool(stop),
     )
     return heard((log_dir / "process-0.log").read_text(encoding="utf-8", errors="replace"))

@@ -21,6 +21,8 @@ SETTINGS, LAUNCHES = "settings.json", "launches"
 FORMAT = 1
 MAY_CHANGE = ("ranks", "modes", "repeats")
 """What only adds launches."""
+STILL = 1e-9
+"""Of the learning rate: a step takes as long, and nothing diverges, whatever the batch and whether gradients travel."""
 FORECAST = (8, 64, 512)
 """Ranks that are forecast."""
 
@@ -101,6 +103,7 @@ class Base:
         batch = {"global_": self.batch(mode, ranks), "per_rank": None, "accumulation": 1, "last": "drop"}
         changes: dict[str, Any] = {
             "batch": recipe.batch.model_copy(update=batch),
+            "optimizer": recipe.optimizer.model_copy(update={"lr": recipe.optimizer.lr * STILL}),
             "evaluate": None,
             "early_stopping": None,
             "callbacks": [],

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from disttrain.data.batch import Batch
 from disttrain.engine.base import Engine
@@ -77,11 +76,8 @@ class Turns:
         return self._marked(WatchedEngine, number)
 
     def alone(self, number: int) -> NDArray[np.float64]:
-        """The same of steps that exchange no gradient; then all ranks go on from rank 0's weights."""
-        seconds = self._marked(LonelyEngine, number)
-        state = [t for kept in self.run.optimizer.state.values() for t in kept.values() if isinstance(t, Tensor)]
-        self.run.engine.broadcast_tensors([*self.run.model.state_dict().values(), *state])
-        return seconds
+        """The same of steps that exchange no gradient; the ranks' momentum is no longer the same then."""
+        return self._marked(LonelyEngine, number)
 
     def _marked(self, engine: type[WatchedEngine], number: int) -> NDArray[np.float64]:
         clock = Clock(self._device)
@@ -91,6 +87,9 @@ class Turns:
         for _ in range(number):
             clock.now_in("data")
             batch = next(self._stream)
+            clock.now_in("optimizer")
+            for param in self.run.params:  # an update begins with that; the memory is given back
+                param.grad = None
             clock.now_in("between")
             advance(watched, batch, self._journal, self._sink)
             self.run.callbacks.update()

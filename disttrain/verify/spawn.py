@@ -8,10 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from disttrain.errors import InputError, RankError
+from disttrain.errors import InputError, RankError, StopRequested
 from disttrain.verify.hosts import Place, handed_on, torch_variables
 
 LAUNCHER_VARIABLES = (
@@ -35,6 +35,7 @@ def run_ranks(
     timeout_seconds: float = 600.0,
     module: str = "disttrain",
     hosts: Sequence[str] = (),
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run ``python -m disttrain ARGUMENTS`` on ``size`` ranks and wait for them.
 
@@ -44,9 +45,11 @@ def run_ranks(
         module: what is run instead of ``disttrain``.
         hosts: machines that share the ranks evenly, in blocks, and are reached as :mod:`disttrain.verify.hosts` says; none: this
             one has them all.
+        stop: asked all the time whether to end them now.
 
     Raises:
         InputError: the launcher of that engine is not installed, or the ranks say that the input is wrong.
+        StopRequested: ``stop`` said so.
         RankError: a rank failed or the time was up; the message has the end of its output.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ def run_ranks(
         port = str(_free_port())
         ranks = [(at := Place.of(rank, size, hosts), torch_variables(at, port)) for rank in range(size)]
         commands = [(at.command(program, base, own), base | own) for at, own in ranks]
-    _wait(commands, log_dir, timeout_seconds)
+    _wait(commands, log_dir, timeout_seconds, stop)
 
 
 def clean_environment() -> dict[str, str]:
@@ -80,7 +83,12 @@ def clean_environment() -> dict[str, str]:
     return env
 
 
-def _wait(commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path, timeout_seconds: float) -> None:
+def _wait(
+    commands: Sequence[tuple[list[str], Mapping[str, str]]],
+    log_dir: Path,
+    timeout_seconds: float,
+    stop: Callable[[], bool],
+) -> None:
     logs = [log_dir / f"process-{i}.log" for i in range(len(commands))]
     processes = []
     for (command, env), log in zip(commands, logs, strict=True):
@@ -94,6 +102,8 @@ def _wait(commands: Sequence[tuple[list[str], Mapping[str, str]]], log_dir: Path
             if failed is not None:
                 time.sleep(1.0)  # the other ranks' last words
                 break
+            if stop():
+                raise StopRequested("stopped on request; what has ended is kept, and the same command goes on")
             if time.monotonic() > deadline:
                 raise RankError(f"{' '.join(commands[0][0])}: not done after {timeout_seconds:.0f} s\n{_tail(logs[0])}")
             time.sleep(0.02)
