@@ -32,7 +32,7 @@ RECIPES = {
 }
 SENT = [*SIZE, "model={name: mlp, hidden: [512, 512]}", "batch.global=256", "name=hosts"]
 """What hosts train: 2.7 MB of gradients."""
-LINKS = ("100mbit", "300mbit", "1gbit")
+LINKS = {"100mbit": 1e8, "300mbit": 3e8, "1gbit": 1e9}
 FITTED_LINKS, FITTED_SIZES = (1e8, 1e9), (2**10, 2**14, 2**18, 2**22)
 """What the model is fitted to, on two hosts; all else is held out."""
 
@@ -56,7 +56,7 @@ def hosts() -> None:
         name = f"{number} hosts, {link}"
         place = PLACE / name.replace(", ", "-").replace(" ", "-")
         ranks = f"1,{number}"
-        with Hosts(number, link) as made:
+        with Hosts(number, LINKS[link]) as made:
             words = [sys.executable, "-m", "disttrain", "scale", *SENT, "--hosts", ",".join(made.names), "--link", link]
             options = f"--ranks {ranks} --windows 10 --repeats {2 if number == 2 else 1} --mode weak --to {place}"
             words += options.split()

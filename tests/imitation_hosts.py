@@ -59,9 +59,9 @@ def missing() -> str:
 
 
 class Hosts:
-    """``number`` hosts, node0 and up, each sending at most ``rate`` (such as ``1gbit``; None: no limit). Use in a ``with``."""
+    """``number`` hosts, node0 and up, each sending at most ``rate`` bits per second (None: no limit). Use in a ``with``."""
 
-    def __init__(self, number: int, rate: str | None = None) -> None:
+    def __init__(self, number: int, rate: float | None = None) -> None:
         self.names = [f"node{i}" for i in range(number)]
         self._rate = rate
         self._place = Path(tempfile.mkdtemp(prefix="hosts-"))
@@ -121,8 +121,10 @@ class Hosts:
         self._on_switch("ip", "link", "set", port, "up")
         _do([*inside, "ip", "link", "set", "eth0", "up"])
         if self._rate is not None:
-            # A small burst: what fits into it travels as if there were no limit. A frame that was put together has 64 KiB.
-            shape = ["root", "tbf", "rate", self._rate, "burst", "64kb", "latency", "100ms"]
+            # Two milliseconds of it: on a busy machine timers are late, and with less the link would be slower than it says. What
+            # fits into that travels as if there were no limit.
+            burst = int(self._rate / 8 * 2e-3)
+            shape = ["root", "tbf", "rate", f"{self._rate:.0f}bit", "burst", f"{burst}b", "latency", "100ms"]
             _do([*inside, "tc", "qdisc", "replace", "dev", "eth0", *shape])
         _do([*inside, "ip", "addr", "add", f"{address}/24", "dev", "eth0"])
         self._until((self._place / f"ready.{name}").exists, f"the sshd of {name}")
@@ -178,8 +180,8 @@ def _network(pid: int | str) -> str:
         return _network("self")
 
 
-if __name__ == "__main__":  # NUMBER RATE COMMAND ...: on node0
-    with Hosts(int(sys.argv[1]), sys.argv[2] if sys.argv[2] != "-" else None) as hosts:
+if __name__ == "__main__":  # NUMBER RATE COMMAND ...: on node0; a rate of 0 is no limit
+    with Hosts(int(sys.argv[1]), float(sys.argv[2]) or None) as hosts:
         ended = hosts.run("node0", sys.argv[3:])
         sys.stdout.write(ended.stdout)
         sys.stderr.write(ended.stderr)

@@ -27,6 +27,8 @@ from disttrain.training.state import Run
 
 LEAST_STEPS = 3
 """In a turn."""
+LARGE, SMALL_TRIES = 2**20, 5
+"""Bytes from which on an all-reduce is made once in a window, and how often a smaller one is."""
 PASSES = 7
 """Of a share."""
 SIZES = tuple(4**k for k in range(5, 15))
@@ -122,12 +124,16 @@ def _exchanges(engine: Engine, largest: int) -> dict[int, float]:
 
 
 def _one(engine: Engine, numbers: torch.Tensor) -> float:
-    engine.all_reduce(torch.zeros(1))
-    _settle(engine)
-    begin = time.perf_counter()
-    engine.all_reduce(numbers)
-    _settle(engine)
-    return time.perf_counter() - begin
+    """Seconds, the median of several where they are few."""
+    times = []
+    for _ in range(1 if numbers.nbytes >= LARGE else SMALL_TRIES):
+        engine.all_reduce(torch.zeros(1))
+        _settle(engine)
+        begin = time.perf_counter()
+        engine.all_reduce(numbers)
+        _settle(engine)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
 
 
 def _passes(run: Run, turns: Turns, share: int) -> float:

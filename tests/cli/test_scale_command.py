@@ -117,11 +117,11 @@ def test_runs_made_elsewhere(recipe: Path, tmp_path: Path) -> None:
 def test_two_hosts_are_reached_by_ssh(recipe: Path, tmp_path: Path) -> None:
     words = ["-m", "disttrain", "scale", str(recipe), *QUICK, "--ranks", "1,2", "--mode", "weak", "--json"]
     words += ["--hosts", "node0,node1", "--link", "100mbit", "--to", str(tmp_path / "to")]
-    with Hosts(2, "100mbit") as hosts:
+    with Hosts(2, 1e8) as hosts:
         ended = hosts.run("node0", [sys.executable, *words], {**os.environ, "PYTHONPATH": str(ROOT)})
         assert ended.returncode == 0, ended.stderr
         refused = hosts.run(
-            "node0", [sys.executable, *words[:-5], "--hosts", "node0,node7"], {**os.environ, "PYTHONPATH": str(ROOT)}
+            "node0", [sys.executable, *words[:-6], "--hosts", "node0,node7"], {**os.environ, "PYTHONPATH": str(ROOT)}
         )
     found = json.loads(ended.stdout)
     assert [(run["ranks"], run["hosts"]) for run in found["runs"]] == [(1, 1), (2, 2)]
