@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -13,6 +13,7 @@ from disttrain.errors import InputError
 
 if TYPE_CHECKING:
     from disttrain.scaling.record import Mode, Scaling
+    from disttrain.scaling.settings import Settings
 
 Runs = Annotated[
     list[Path] | None,
@@ -30,26 +31,25 @@ Link = Annotated[
     str | None,
     typer.Option("--link", metavar="RATE", help="Of the network between the hosts, such as 100mbit or 25gbit."),
 ]
+Hosts = Annotated[
+    str,
+    typer.Option("--hosts", metavar="A,B", help="Machines that share the ranks, reached by ssh; default: this one."),
+]
+Scaled = Annotated[
+    str, typer.Option("--mode", help="weak (a rank's batch stays), strong (the global batch stays) or both.")
+]
+Windows = Annotated[int, typer.Option("--windows", help="Measured in each launch, of which medians are taken.")]
 
 
 def scale(
     words: Words = None,
     ranks: Annotated[str, typer.Option("--ranks", help="Numbers of ranks, such as 1,2,4.")] = "1,2",
-    hosts: Annotated[
-        str,
-        typer.Option(
-            "--hosts", metavar="A,B", help="Machines that share the ranks, reached by ssh; default: this one."
-        ),
-    ] = "",
-    mode: Annotated[
-        str, typer.Option("--mode", help="weak (a rank's batch stays), strong (the global batch stays) or both.")
-    ] = "both",
+    hosts: Hosts = "",
+    mode: Scaled = "both",
     engine: Annotated[str, typer.Option("--engine", help="Of several ranks: ddp, horovod or horovod-mpi.")] = "ddp",
     device: Device = "auto",
     link: Link = None,
-    windows: Annotated[
-        int, typer.Option("--windows", help="Measured in each launch, of which medians are taken.")
-    ] = 40,
+    windows: Windows = 40,
     repeats: Annotated[int, typer.Option("--repeats", help="Launches of each number of ranks.")] = 3,
     seconds: Annotated[float, typer.Option("--seconds", help="Of a turn; a window has five.")] = 0.05,
     runs: Runs = None,
@@ -58,47 +58,47 @@ def scale(
 ) -> None:
     """Throughput against the number of ranks: how far it is from ideal, where the time of a step goes, and a forecast for more
     ranks. Interrupted and called again, it goes on."""
-    from disttrain.config import load_recipe
     from disttrain.scaling import plots
-
-    told = sys.stderr if json else sys.stdout
-
-    def say(line: str) -> None:
-        print(line, file=told, flush=True)
+    from disttrain.scaling.settings import Settings
 
     modes = _modes(mode)
     if runs:
         if words:
             raise InputError(f"--from takes the place of a recipe: leave out {words[0]}")
-        from disttrain.scaling.elsewhere import read_runs
-
         plots.require()
-        found = read_runs(runs, modes)
-        directory = to if to is not None else Path("scalings") / found.name
-        from disttrain.scaling.elsewhere import open_place
+        _tell(*_elsewhere(runs, modes, to), json)
+        return
+    settings = Settings(
+        ranks=_numbers(ranks),
+        modes=modes,
+        hosts=tuple(part.strip() for part in hosts.split(",") if part.strip()),
+        link=None if link is None else _rate(link),
+        engine=engine,
+        device=device,
+        windows=windows,
+        repeats=repeats,
+        seconds=seconds,
+    )
+    plots.require()
+    _tell(*_measured(words, settings, to, sys.stderr if json else sys.stdout), json)
 
-        open_place(directory)
-    else:
-        from disttrain.scaling.settings import Settings
 
-        recipe = load_recipe(*recipe_and_overrides(words))
-        settings = Settings(
-            ranks=_numbers(ranks),
-            modes=modes,
-            hosts=tuple(part.strip() for part in hosts.split(",") if part.strip()),
-            link=None if link is None else _rate(link),
-            engine=engine,
-            device=device,
-            windows=windows,
-            repeats=repeats,
-            seconds=seconds,
-        )
-        plots.require()
-        from disttrain.scaling.scale import scale as measure
+def _measured(words: list[str] | None, settings: Settings, to: Path | None, told: TextIO) -> tuple[Scaling, Path]:
+    from disttrain.config import load_recipe
+    from disttrain.scaling.scale import scale as measure
 
-        directory = to if to is not None else Path("scalings") / (recipe.name or "scaling")
-        found = measure(recipe, settings, directory, say)
-    _tell(found, directory, json)
+    recipe = load_recipe(*recipe_and_overrides(words))
+    directory = to if to is not None else Path("scalings") / (recipe.name or "scaling")
+    return measure(recipe, settings, directory, lambda line: print(line, file=told, flush=True)), directory
+
+
+def _elsewhere(runs: list[Path], modes: tuple[Mode, ...], to: Path | None) -> tuple[Scaling, Path]:
+    from disttrain.scaling.elsewhere import open_place, read_runs
+
+    found = read_runs(runs, modes)
+    directory = to if to is not None else Path("scalings") / found.name
+    open_place(directory)
+    return found, directory
 
 
 def _tell(found: Scaling, directory: Path, json: bool) -> None:

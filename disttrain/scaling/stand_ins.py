@@ -153,7 +153,7 @@ class NoMethods(WatchedMethods):
     def begin_update(self, position: Position) -> None:
         pass
 
-    def begin_backward(self) -> None:
+    def begin_backward(self, *, last: bool) -> None:
         pass
 
     def end_backward(self, batch: Batch, micro: MicroBatch) -> None:
