@@ -73,6 +73,8 @@ def exchange(model: ExchangeModel, key: str) -> Picture:
         {(e.ranks, e.hosts, e.link_bits_per_second) for e in model.measured}, key=lambda g: (g[0], g[1], g[2] or 0)
     )
 
+    links = {link for _, _, link in groups}  # the model is of one
+
     def seconds(ranks: int, sizes: Any) -> Any:
         return 2 * (ranks - 1) * model.alpha_seconds + 2 * (ranks - 1) / ranks * sizes * model.seconds_per_byte
 
@@ -82,7 +84,7 @@ def exchange(model: ExchangeModel, key: str) -> Picture:
                 (e.bytes, e.seconds) for e in model.measured if (e.ranks, e.hosts, e.link_bits_per_second) == group
             )
             axes.plot([b for b, _ in those], [s for _, s in those], "o", ms=4, color=COLORS[n % len(COLORS)])
-            if group[2] is None:
+            if group[2] is None or len(links) == 1:
                 sizes = (
                     np.geomspace(those[0][0], those[-1][0], 50)
                     if those[0][0] > 0

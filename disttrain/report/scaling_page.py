@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     pass
 
 _MODES: tuple[Mode, ...] = ("strong", "weak")
+UNEXPLAINED = 0.03
+"""Share of a step that may be left over without a word."""
 
 
 def chapter(scaling: Scaling, key: str) -> Chapter:
@@ -72,6 +74,10 @@ def _unknown(scaling: Scaling) -> Iterator[str]:
     if crowded:
         ranks = ", ".join(str(n) for n in sorted({r.ranks for r in crowded}))
         yield f"what {ranks} ranks would do on a machine of their own: here they take turns on {crowded[0].cores} cores"
+    splits = [r.split for r in scaling.runs if r.split is not None and r.split.step > 0]
+    worst = max((abs(s.unexplained) / s.step for s in splits), default=0.0)
+    if worst > UNEXPLAINED:
+        yield f"where up to {100 * worst:.2g} % of a step goes: its parts, each measured by itself, do not add up to it"
     if any(r.split is None for r in scaling.runs):
         yield "where the time goes in runs of which throughput alone is known"
     if scaling.exchange is None:

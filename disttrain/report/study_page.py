@@ -63,17 +63,11 @@ def chapter(study: Study, key: str) -> Chapter:
         made["Minima"].append(
             Picture("Loss between two minima" if name == "line" else "Loss around a minimum", svg, plain(each.about))
         )
-    results = table("Batch by batch", headings(study.shown), rows(study.shown))
-    words = Words(tuple(sentence(plain(words)) for words in study.words))
-    sections = [Section("Found", (words,)), Section("Results", (results,))]
+    made["What a batch costs"].append(Words(tuple(sentence(plain(words)) for words in study.words)))
     charts = [Section(title, tuple(found)) for title, found in made.items()]
-    return Chapter(
-        study.name,
-        "study",
-        Verdict(study.name, tuple(_said(study)), tuple(_unknown(study))),
-        tuple(_facts(study)),
-        (*charts[:1], *sections, *charts[1:]),
-    )
+    results = Section("Results", (table("Batch by batch", headings(study.shown), rows(study.shown)),))
+    verdict = Verdict(study.name, tuple(_said(study)), tuple(_unknown(study)))
+    return Chapter(study.name, "study", verdict, tuple(_facts(study)), (charts[0], results, *charts[1:]))
 
 
 def _said(study: Study) -> Iterator[str]:

@@ -94,7 +94,9 @@ def _front(axes: Axes, found: Shown, points: list[Point]) -> None:
     means = [(statistics.fmean(p.samples) / p.batch, statistics.fmean(p.samples)) for p in points]
     axes.scatter([s for s, _ in means], [e for _, e in means], s=26, color=BLUE, zorder=3, label="mean of the runs")
     for point, (updates, samples) in zip(points, means, strict=True):
-        axes.annotate(f" {point.batch:,}", (updates, samples), va="bottom", fontsize=8, color=GREY)
+        axes.annotate(
+            f"{point.batch:,}", (updates, samples), (6, 3), textcoords="offset points", fontsize=8, color=GREY
+        )
     if found.fit is not None:
         b = np.asarray([row[0] for row in found.fit.band])
         e = np.asarray([found.fit.samples(v) for v in b])

@@ -14,6 +14,7 @@ from disttrain.errors import InputError
 from disttrain.study import minima, plots, report
 from disttrain.study.settings import SETTINGS, Settings, open_study
 from disttrain.study.sharpness import largest_eigenvalue
+from disttrain.study.shown import read_shown, shown
 from disttrain.study.study import Found, study
 from disttrain.study.surface import surface
 from disttrain.study.trials import Outcome, Trial
@@ -69,6 +70,7 @@ def check_sharpness(found: Found, place: Path) -> None:
     assert pictures[4:] == ["sharpness", "line", "plane-32", "plane-512"]
     report.write(whole, place, pictures)
     said = json.loads((place / "study.json").read_text(), parse_constant=pytest.fail)
+    assert read_shown(place) == (shown(whole), sentences(whole))
     assert [row["run_dir"] for row in said["minima"]["found"]] == [r.run_dir for p in found.points for r in p.runs]
     assert f"| {report.spread(first.of(512))} |" in (place / "study.md").read_text()
     assert any("goes on past the recipe's length" in sentence for sentence in sentences(whole))
@@ -108,6 +110,7 @@ def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> 
     assert all((place / "plots" / f"{name}.svg").read_text().startswith("<?xml") for name in pictures)
     assert list((place / "tensorboard").iterdir())
     said = json.loads((place / "study.json").read_text(), parse_constant=pytest.fail)
+    assert read_shown(place) == (shown(found), sentences(found))
     assert [row["batch"] for row in said["batches"]] == [32, 512]
     assert said["batches"][0]["samples_to_target"] == pytest.approx(sum(small.samples) / 2)
     again = ask(place, settings)
