@@ -103,12 +103,12 @@ def known(**key: Any) -> list[dict[str, Any]]:
     return [line for line in lines if all(line.get(name) == value for name, value in key.items())]
 
 
-def asked(place: Path, batches: Sequence[int], **more: Any) -> dict[int, dict[str, Any]]:
+def asked(places: tuple[Path, ...], batches: Sequence[int], **more: Any) -> dict[int, dict[str, Any]]:
     """What plan says of each batch, and the source of it."""
     from disttrain.advice.advise import Question, advise
     from disttrain.advice.words import as_json
 
-    found = as_json(advise(Question(place, batches=tuple(batches), **more)))
+    found = as_json(advise(Question(places, batches=tuple(batches), **more)))
     return {row["batch"]: {**row, "source": found["source"], "critical": found["critical"]} for row in found["batches"]}
 
 
@@ -154,8 +154,8 @@ def try_out(case: Case, work: Path) -> None:
     """The forecasts, and the trainings that they are held against."""
     target = json.loads(case.study.read_text())["target"]
     with tempfile.TemporaryDirectory() as directory:
-        part = asked(as_directory(case, Path(directory) / "part", case.left_out), case.left_out)
-        whole = asked(as_directory(case, Path(directory) / "whole"), case.held_out)
+        part = asked((as_directory(case, Path(directory) / "part", case.left_out),), case.left_out)
+        whole = asked((as_directory(case, Path(directory) / "whole"),), case.held_out)
     for what, rows in (("left out", part), ("study", whole)):
         for batch, row in rows.items():
             if not known(case=case.name, what=f"forecast: {what}", batch=batch):
@@ -165,10 +165,10 @@ def try_out(case: Case, work: Path) -> None:
             train(case, "held out", batch, float(f"{row['rate']:.6g}"), seed, work)
     own, rate = case.own
     rate = rate or next(p["rate"] for p in json.loads(case.study.read_text())["batches"] if p["batch"] == own)
-    for seed in NOISE_SEEDS:
-        place = train(case, "own", own, rate, seed, work, noise=True)
-        rows = asked(place, case.beside, target=(target["metric"], target["value"]))
-        for batch, row in rows.items():
+    places = [train(case, "own", own, rate, seed, work, noise=True) for seed in NOISE_SEEDS]
+    wanted = (target["metric"], target["value"])
+    for seed, given in [*((s, (p,)) for s, p in zip(NOISE_SEEDS, places, strict=True)), ("all", tuple(places))]:
+        for batch, row in asked(given, case.beside, target=wanted).items():
             if not known(case=case.name, what="forecast: noise scale", batch=batch, seed=seed):
                 keep({"case": case.name, "what": "forecast: noise scale", "seed": seed, **row})
     for line in known(case=case.name, what="forecast: noise scale", seed=NOISE_SEEDS[0]):
@@ -179,22 +179,38 @@ def try_out(case: Case, work: Path) -> None:
 
 
 def study_text(work: Path) -> None:
-    """The study of the character model, once."""
+    """The study of the character model, once. Its results end at the target, as those of a search do: a study's own go on for the
+    recipe's length and look at the train set, which takes ten times as long here and is not asked for."""
     from disttrain.study import report
+    from disttrain.study.fit import fit_hyperbola
+    from disttrain.study.pool import Pool
+    from disttrain.study.search import best_rate
     from disttrain.study.settings import Settings
-    from disttrain.study.study import study
+    from disttrain.study.study import Found, _Work
+    from disttrain.study.trials import read_outcome
+    from disttrain.study.variants import make_base
 
     if TEXT.study.exists():
         return
     settings = Settings((16, 64, 256), rates=5, seeds=3, every=1500)
-    place = work / "text-study"
-    found = study(
-        recipe_of(TEXT),
-        settings,
-        place,
-        done=lambda trial, outcome: print(trial.run_dir.name, outcome.why, flush=True),
-        say=lambda line: print(line, flush=True),
-    )
+    base, place = make_base(recipe_of(TEXT), settings), work / "text-study"
+
+    def done(trial: Any, outcome: Any) -> None:
+        print(trial.run_dir.name, outcome.why, flush=True)
+
+    with Pool() as pool:
+        at_work = _Work(base, settings, place, pool, done)
+        goal, origin = at_work.goal(print)
+        points = []
+        for batch, scores in at_work.search(goal).items():
+            most = at_work._most(scores, 3.0)
+            trials = [at_work._trial("search", goal, batch, best_rate(scores), s, most) for s in at_work.seeds]
+            pool.run(trials, done)
+            outcomes = [read_outcome(trial.run_dir) for trial in trials]
+            runs = [at_work._result(t, o, goal) for t, o in zip(trials, outcomes, strict=True) if o is not None]
+            points.append(at_work._point(batch, scores, runs))
+    fit = fit_hyperbola([p.batch for p in points], [p.samples for p in points], [p.better for p in points])
+    found = Found(settings, base, goal, origin, tuple(points), fit)
     TEXT.study.parent.mkdir(exist_ok=True)
     TEXT.study.write_text(json.dumps(report.as_json(found), indent=1, allow_nan=False) + "\n")
 
@@ -229,7 +245,9 @@ def table() -> str:
                 samples = measured(case, line["batch"], line["rate"], trained)
                 reached = [each for each in samples if each is not None]
                 said = line["samples"]
-                name = forecast.removeprefix("forecast: ") + (f", seed {line['seed']}" if "seed" in line else "")
+                name = forecast.removeprefix("forecast: ") + (
+                    f", seed{'s' * (line['seed'] == 'all')} {line['seed']}" if "seed" in line else ""
+                )
                 own = f"{statistics.fmean(reached):,.0f}" if reached else ""
                 spread = f" ± {statistics.stdev(reached):,.0f}" if len(reached) > 1 else ""
                 ratio = (

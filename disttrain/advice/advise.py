@@ -14,6 +14,7 @@ from disttrain.advice.evidence import Evidence, disagreements
 from disttrain.advice.goodput import Choice, Option, allowed, best, candidates, front, options
 from disttrain.advice.narrow import narrower
 from disttrain.advice.speed import Speeds
+from disttrain.advice.trained import check_alike, read_run
 from disttrain.config import Recipe, check_recipe, flatten, load_recipe, recipe_differences
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import RECIPE, RUNS
@@ -33,7 +34,7 @@ class Question:
     """What is asked.
 
     Attributes:
-        place: a run directory, a study's, or a recipe.
+        places: a run directory, or several of one recipe with other seeds; a study's; or a recipe.
         scale: a directory that ``disttrain scale`` left; None: the run's or the study's own throughput.
         price: of a rank (a GPU) for an hour; None: costs are in GPU-hours.
         ranks, batches: that may be chosen; none: all that are known.
@@ -41,7 +42,7 @@ class Question:
         law: of the rate, see :func:`disttrain.advice.rates.rate_of`.
     """
 
-    place: Path
+    places: tuple[Path, ...]
     scale: Path | None = None
     price: float | None = None
     ranks: tuple[int, ...] = ()
@@ -120,28 +121,27 @@ def advise(question: Question, *, trust: bool = False) -> Advice:
 
 
 def _known(question: Question, random: np.random.Generator, trust: bool) -> tuple[Recipe, Evidence, Speeds]:
-    place = question.place
-    if of_study.is_study(place):
-        study = of_study.read_study(place, question.target)
+    places = question.places
+    if of_study.is_study(places[0]) and len(places) == 1:
+        study = of_study.read_study(places[0], question.target)
         return study.recipe, of_study.evidence(study, question.law, random), speed.of_study(study, random)
-    if place.is_dir():
-        run = of_run.read_run(place)
-        return (
-            run.recipe,
-            of_run.evidence(run, question.target, question.law, random, trust=trust),
-            speed.of_run(run, random),
-        )
-    if not place.is_file():
-        raise InputError(
-            f"{place}: expected a run directory, a study's directory or a RECIPE.yaml, and there is nothing"
-        )
-    return _of_recipe(question, random, trust)
+    if places[0].is_file() and len(places) == 1:
+        return _of_recipe(question, random, trust)
+    for place in places:
+        if not place.is_dir():
+            raise InputError(
+                f"{place}: expected a run directory, a study's directory or a RECIPE.yaml, and there is nothing"
+            )
+    runs = [read_run(place) for place in places]
+    check_alike(runs)
+    found = of_run.evidence(runs, question.target, question.law, random, trust=trust)
+    return runs[0].recipe, found, speed.of_runs(runs, random)
 
 
 def _of_recipe(question: Question, random: np.random.Generator, trust: bool) -> tuple[Recipe, Evidence, Speeds]:
     """From the study and the newest run of the recipe's name, where they are of this very recipe."""
-    recipe = load_recipe(question.place)
-    name = recipe.name or question.place.stem
+    recipe = load_recipe(question.places[0])
+    name = recipe.name or question.places[0].stem
     runs = [
         path.parent
         for pattern in (name, f"{name}-*")
@@ -153,16 +153,16 @@ def _of_recipe(question: Question, random: np.random.Generator, trust: bool) -> 
     places += [max(runs, key=lambda path: path.stat().st_mtime)] if runs else []
     if not places:
         return recipe, _nothing(question, name), Speeds()
-    _, evidence, speeds = _known(replace(question, place=places[0]), random, trust)
+    _, evidence, speeds = _known(replace(question, places=(places[0],)), random, trust)
     for other in places[1:]:  # the newest run beside a study: what does it say?
-        _, second, _ = _known(replace(question, place=other, target=None), random, trust)
+        _, second, _ = _known(replace(question, places=(other,), target=None), random, trust)
         criticals = (*evidence.criticals, *second.criticals)
         evidence = replace(evidence, criticals=criticals, reasons=(*evidence.reasons, *disagreements(criticals)))
     return recipe, evidence, speeds
 
 
 def _nothing(question: Question, name: str) -> Evidence:
-    recipe = question.place
+    recipe = question.places[0]
 
     def rate(batch: int) -> tuple[float, str]:
         raise ValueError(f"nothing is known of batch {batch}")

@@ -44,7 +44,7 @@ class Hyperbola:
         return 1.0 / (1.0 + batch / self.critical)
 
     @staticmethod
-    def through(batch: float, samples: float, critical: Draws) -> Hyperbola:
+    def through(batch: float, samples: Draws | float, critical: Draws) -> Hyperbola:
         """The one that has these samples at this batch."""
         return Hyperbola(samples / (1.0 + batch / critical), critical)
 

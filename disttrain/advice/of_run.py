@@ -1,28 +1,26 @@
-"""What a run knows: the samples that it took itself, its noise scale, its branches, and how fast it was."""
+"""What runs know of the samples that a target takes: their own, and their noise scale or their branches."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from disttrain.advice.draws import drawn
+from disttrain.advice.draws import Draws, drawn, figure, of_values
 from disttrain.advice.evidence import Critical, Evidence, Hyperbola, disagreements
 from disttrain.advice.rates import rate_of
-from disttrain.config import Recipe, load_recipe, saved_recipe
+from disttrain.advice.trained import TrainedRun
+from disttrain.config import saved_recipe
 from disttrain.errors import InputError
 from disttrain.plan.noise import guide_only
-from disttrain.rundir.rundir import METRICS, RECIPE
 from disttrain.study.branch_report import RESULTS
+from disttrain.study.fit import DRAWS
 from disttrain.study.goal import Goal, reached_at
-from disttrain.study.trials import Outcome, read_outcome
 from disttrain.study.words import number
-from disttrain.telemetry.jsonl import read_records
 
 FARTHEST = 8.0
 """Times the run's batch, up or down, beyond which a single run is not relied upon: the law of its rate may break there."""
@@ -30,129 +28,89 @@ WITHIN = 0.1
 """Half-width of the samples' interval, as a part of them, that is asked for when it is to be narrowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedRun:
-    """A run directory whose run has ended.
-
-    Attributes:
-        ranks, batch, peak_lr: of its last start.
-        train_samples: of the train set.
-        lines: its training lines, all of them.
-        speeds: samples per second of the lines since the last start, but for the first.
-    """
-
-    path: Path
-    recipe: Recipe
-    outcome: Outcome
-    ranks: int
-    batch: int
-    peak_lr: float
-    train_samples: int
-    lines: tuple[Mapping[str, Any], ...]
-    speeds: tuple[float, ...]
-
-
-def read_run(run_dir: Path) -> TrainedRun:
-    """Read a run; nothing in the directory is changed, and nothing that its recipe names is run.
-
-    Raises:
-        InputError: it holds no run, one that has not ended or whose numbers are not finite, one of another version, or one
-            without a single batch.
-    """
-    if not (run_dir / RECIPE).is_file():
-        raise InputError(f"{run_dir} holds no run: {RECIPE} is missing")
-    recipe = load_recipe(run_dir / RECIPE)
-    if recipe.batch.varies or recipe.stages or recipe.optimizer.lr_scaling == "adascale":
-        raise InputError(
-            f"{run_dir}: its batch, its stages or adascale's rate change during the run, so it says nothing of one batch: plan "
-            "from a run without them"
-        )
-    records, outcome = read_records(run_dir / METRICS), read_outcome(run_dir)
-    if outcome is None:
-        raise InputError(f"{run_dir}: its run has not ended: wait for it, or go on with it (train --resume)")
-    losses = [reading.metrics.get("loss", 0.0) for reading in outcome.readings]
-    if outcome.state == "diverged" or not all(map(math.isfinite, losses)):
-        raise InputError(f"{run_dir}: its numbers are not finite, so it came nowhere: plan from a run that did")
-    starts = [i for i, record in enumerate(records) if record.get("event") in ("start", "resume")]
-    try:
-        start = records[starts[-1]]
-        ranks, batch, peak = int(start["ranks"]), int(start["global_batch"]), float(start["peak_lr"])
-        train_samples = int(_plan(run_dir)["train_samples"])
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise InputError(
-            f"{run_dir}: {METRICS} and environment.jsonl do not say ranks, batch and rate: another version wrote them"
-        ) from None
-    lines = [_line(record) for record in records if "event" not in record and "split" not in record]
-    since = [_line(record) for record in records[starts[-1] :] if "event" not in record and "split" not in record]
-    speeds = [line["samples_per_second"] for line in since[1:] if line.get("samples_per_second")]
-    return TrainedRun(run_dir, recipe, outcome, ranks, batch, peak, train_samples, tuple(lines), tuple(speeds))
-
-
-def _line(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {key: value for key, value in record.items() if isinstance(value, int | float | str)}
-
-
-def _plan(run_dir: Path) -> Mapping[str, Any]:
-    from disttrain.rundir.environment import read_starts
-
-    return read_starts(run_dir)[-1]["plan"]
-
-
 def evidence(
-    run: TrainedRun, target: tuple[str, float] | None, law: str, random: np.random.Generator, *, trust: bool
+    runs: Sequence[TrainedRun],
+    target: tuple[str, float] | None,
+    law: str,
+    random: np.random.Generator,
+    *,
+    trust: bool,
 ) -> Evidence:
-    """From its branches if they tell, or else from its noise scale.
+    """From branches if they tell, or else from the noise scale.
 
     Args:
-        target: a metric of the validation set and its value; None: where the run came at its end.
+        runs: of one recipe with other seeds; see :func:`disttrain.advice.trained.check_alike`.
+        target: a metric of the validation set and its value; None: where the runs came at their end.
         law: of the rate, see :func:`disttrain.advice.rates.rate_of`.
         trust: whether a task of somebody's own may be made, to ask it which way its metric is better.
 
     Raises:
-        InputError: the run has no such metric, or has not reached the target.
+        InputError: a run has no such metric, or has not reached the target.
     """
+    first = runs[0]
     if target is None:
-        samples, reached = float(run.outcome.samples), f"where {run.path} came at its end"
+        samples, reached = [float(run.outcome.samples) for run in runs], f"where {first.path} came at its end"
     else:
-        goal = _goal(run, *target, trust=trust)
-        samples, reached = _samples_to(run, goal), str(goal)
-    noise = _noise(run, samples)
-    branches = _branches(run, samples)
-    criticals = [c for c in (branches, noise) if c is not None]
-    criticals.sort(key=lambda c: not c.known)  # what is known comes first, branches before the noise scale
-    used = criticals[0] if criticals else None
-    own = (
-        f"{run.path} took {number(samples)} samples, {number(samples / run.batch)} updates of {run.batch:,}, to {reached}"
-        if target is not None
-        else f"{run.path} took {number(samples)} samples, {number(samples / run.batch)} updates of {run.batch:,}"
-    )
-    reasons = [own + "; it is one run, so how runs scatter over seeds is in no interval below"]
-    cost, missing, narrower = None, "", []
-    if used is None:
-        missing = "its noise scale was not measured: train with noise_scale={every_steps: 10}, or run disttrain branch"
-    elif used.value is None or not used.known or used.high is None:
-        missing = f"{used.words}; an interval without an upper end gives no cost"
-        narrower = [_longer(run, noise)] if noise is not None else []
-    else:
-        critical = drawn(used.value, used.low, used.high, random)
-        cost = Hyperbola.through(run.batch, samples, critical)
-        reasons.append(used.words)
-        narrower = _narrower(run, used, samples)
-    if used is not None and used.source == "noise scale" and (note := guide_only(run.recipe)):
-        reasons.append(f"the noise scale is a guide only: {note}")
-    return Evidence(
-        source=used.source if used is not None else "noise scale",
+        goal = _goal(first, *target, trust=trust)
+        samples, reached = [_samples_to(run, goal) for run in runs], str(goal)
+    pairs = list(zip(runs, samples, strict=True))
+    found = [
+        _together([_branches(*pair) for pair in pairs], random),
+        _together([_noise(*pair) for pair in pairs], random),
+    ]
+    said = sorted((each for each in found if each is not None), key=lambda each: not each[0].known)
+    took = of_values(samples, random) if len(set(samples)) > 1 else np.full(1 + DRAWS, samples[0])
+    criticals = tuple(critical for critical, _ in said)
+    base = Evidence(
+        source=criticals[0].source if said else "noise scale",
         target=reached,
-        cost=cost,
-        limits=(run.batch / FARTHEST, run.batch * FARTHEST),
-        batches=(run.batch,),
-        train_samples=run.train_samples,
-        rate=rate_of(run.recipe, run.batch, run.peak_lr, run.outcome.samples, law),
-        criticals=tuple(criticals),
-        reasons=(*reasons, *disagreements(criticals)),
-        missing=missing,
-        narrower=tuple(narrower),
+        cost=None,
+        limits=(first.batch / FARTHEST, first.batch * FARTHEST),
+        batches=(first.batch,),
+        train_samples=first.train_samples,
+        rate=rate_of(first.recipe, first.batch, first.peak_lr, first.outcome.samples, law),
+        criticals=criticals,
+        reasons=(_took(runs, took, target is not None), *(c.words for c in criticals[:1]), *disagreements(criticals)),
+        missing="the noise scale was not measured: train with noise_scale={every_steps: 10}, or run disttrain branch",
     )
+    if not said:
+        return base
+    used, draws = said[0]
+    if draws is None:
+        missing = f"{used.words}; an interval without an upper end gives no cost"
+        return replace(base, missing=missing, narrower=(_longer(first, used),))
+    note = guide_only(first.recipe) if used.source == "noise scale" else ""
+    return replace(
+        base,
+        cost=Hyperbola.through(first.batch, took, draws),
+        reasons=(*base.reasons, *([f"the noise scale is a guide only: {note}"] if note else [])),
+        missing="",
+        narrower=tuple(_narrower(first, used, samples[0])),
+    )
+
+
+def _took(runs: Sequence[TrainedRun], samples: Draws, goal: bool) -> str:
+    batch, whose = runs[0].batch, f"{runs[0].path}" if len(runs) == 1 else f"{len(runs)} runs such as {runs[0].path}"
+    took, seeds = figure(samples), "it is one run, so how runs scatter over seeds is in no interval below"
+    if len(runs) > 1:
+        seeds = "they end after equally many samples, so how they scatter is in no interval below"
+    if took.low == took.high or took.low is None:
+        return f"{whose} took {number(took.value)} samples, {number(took.value / batch)} updates of {batch:,}; {seeds}"
+    return f"{whose} took {number(took.value)} ({number(took.low)} to {number(took.high)}) samples of batch {batch:,}"
+
+
+def _together(found: Sequence[Critical | None], random: np.random.Generator) -> tuple[Critical, Draws | None] | None:
+    """The geometric mean of what the runs say, of those that do; None: none says anything."""
+    given = [critical for critical in found if critical is not None]
+    known = [(c, drawn(c.value, c.low, c.high, random)) for c in given if c.known and c.value and c.high]
+    if not known:
+        return (given[0], None) if given else None
+    draws: Draws = np.exp(np.mean([np.log(each) for _, each in known], axis=0))
+    if len(known) == 1:
+        return known[0][0], draws
+    mean, source = figure(draws), known[0][0].source
+    words = f"{source} {number(mean.value)} ({number(mean.low)} to {number(mean.high)}), the mean of {len(known)} runs"
+    return Critical(source, mean.value, mean.low or 0.0, mean.high, words), draws
 
 
 def _goal(run: TrainedRun, metric: str, value: float, *, trust: bool) -> Goal:

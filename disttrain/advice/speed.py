@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from disttrain.advice.draws import Draws, drawn, of_values
-from disttrain.advice.of_run import TrainedRun
 from disttrain.advice.of_study import ReadStudy
+from disttrain.advice.trained import TrainedRun
 from disttrain.scaling.record import Interval, ScaledRun, Scaling
 
 FARTHEST = 4.0
@@ -131,15 +131,22 @@ def of_study(study: ReadStudy, random: np.random.Generator) -> Speeds:
     return Speeds({study.ranks: sorted(steps, key=lambda step: step.batch)} if steps else {}, why=(why,))
 
 
-def of_run(run: TrainedRun, random: np.random.Generator) -> Speeds:
-    """At its own batch, on its own ranks."""
-    if len(run.speeds) < 2:
-        return Speeds(why=("throughput: the run has too few training lines to say it",))
-    blocks = [block for block in np.array_split(np.asarray(run.speeds), min(BLOCKS, len(run.speeds))) if len(block)]
-    # The time of a block is that of all its lines, so speeds are averaged as times are.
-    speeds = of_values([1.0 / float(np.mean(1.0 / block)) for block in blocks], random)
-    why = f"throughput: {run.path} itself, at batch {run.batch:,} on {run.ranks} rank{'s' * (run.ranks > 1)} alone"
-    return Speeds({run.ranks: [Step(run.batch, run.batch / speeds, None)]}, why=(why,))
+def of_runs(runs: Sequence[TrainedRun], random: np.random.Generator) -> Speeds:
+    """At their own batch, on the ranks of the first."""
+    ranks, batch = runs[0].ranks, runs[0].batch
+    means = [_mean(run.speeds) for run in runs if run.ranks == ranks and len(run.speeds) > 1]
+    if len(means) == 1:  # of one run, its parts
+        (speeds,) = (np.asarray(run.speeds) for run in runs if run.ranks == ranks and len(run.speeds) > 1)
+        means = [_mean(block) for block in np.array_split(speeds, min(BLOCKS, len(speeds)))]
+    if not means:
+        return Speeds(why=("throughput: too few training lines to say it",))
+    why = f"throughput: {runs[0].path} itself, at batch {batch:,} on {ranks} rank{'s' * (ranks > 1)} alone"
+    return Speeds({ranks: [Step(batch, batch / of_values(means, random), None)]}, why=(why,))
+
+
+def _mean(speeds: Sequence[float] | Draws) -> float:
+    """Of lines over equally many samples: what is averaged is their time."""
+    return 1.0 / float(np.mean(1.0 / np.asarray(speeds)))
 
 
 def _listed(numbers: set[int] | Sequence[int] | frozenset[int]) -> str:

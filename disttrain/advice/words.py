@@ -112,7 +112,7 @@ def as_json(advice: Advice) -> dict[str, Any]:
     evidence = advice.evidence
     data = {
         "version": 1,
-        "of": str(advice.question.place),
+        "of": [str(place) for place in advice.question.places],
         "target": evidence.target,
         "source": evidence.source,
         "advice": None if advice.chosen is None else _plain(advice, advice.chosen.option),
@@ -178,10 +178,10 @@ def _cost(advice: Advice, option: Option) -> str:
 
 
 def spread(draws: Draws) -> str:
-    """``1,900 (1,500 to 2,500)``; where all draws are one, the run itself was there."""
+    """``1,900 (1,500 to 2,500)``; where all draws are one, that is what was trained."""
     found = figure(draws)
     if np.ptp(draws) <= 1e-9 * abs(found.value):
-        return f"{number(found.value)} (one run)"
+        return f"{number(found.value)} (as trained)"
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
 
 

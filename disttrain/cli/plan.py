@@ -10,8 +10,12 @@ import typer
 from disttrain.cli.options import Trust
 from disttrain.errors import InputError
 
-Place = Annotated[
-    Path, typer.Argument(help="A run directory, a study's directory, or a recipe.", metavar="RUN_DIR|STUDY_DIR|RECIPE")
+Places = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A run directory, or several of one recipe with other seeds; a study's directory; or a recipe.",
+        metavar="RUN_DIR...|STUDY_DIR|RECIPE",
+    ),
 ]
 Scale = Annotated[
     Path | None,
@@ -29,7 +33,7 @@ Target = Annotated[
 
 
 def plan(
-    place: Place,
+    places: Places,
     scale: Scale = None,
     price: Price = None,
     ranks: Annotated[str, typer.Option("--ranks", help="That may be chosen, such as 1,2,4; default: all known.")] = "",
@@ -54,7 +58,7 @@ def plan(
     from disttrain.cli.console import print_table
     from disttrain.telemetry.jsonl import to_line
 
-    advice = advise(Question(place, scale, price, *asked, wanted, law), trust=trust)
+    advice = advise(Question(tuple(places), scale, price, *asked, wanted, law), trust=trust)
     if json:
         print(to_line(as_json(advice)).rstrip())
         return

@@ -39,6 +39,10 @@ NOISE = {"noise_scale": 256.0, "noise_scale_low": 160.0, "noise_scale_high": 400
 END = {"event": "end", "state": "finished", "step": 100}
 
 
+def ask(place: Path, *more: Any, **options: Any) -> Question:
+    return Question((place,), *more, **options)
+
+
 def line(step: int, **more: Any) -> dict[str, Any]:
     return {"step": step, "samples": 64 * step, "loss": 1.0, "samples_per_second": 1000.0 + step % 3, **more}
 
@@ -120,7 +124,7 @@ def test_time_times_cost_is_least_at_the_critical_batch_where_ranks_scale_withou
 def test_a_run_and_a_scaling_give_advice(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [*LINES, *CURVE, END])
     scale = make_scale(tmp_path / "scale", {(1, 64): 1000.0, (2, 64): 1500.0, (2, 128): 1800.0, (4, 256): 3000.0})
-    advice = advise(Question(run, scale, price=2.0, target=("loss", 0.5)))
+    advice = advise(ask(run, scale, price=2.0, target=("loss", 0.5)))
     found = as_json(advice)
     by_hand = 4000 * (1 + 256 / 256) / (1 + 64 / 256)  # 62.5 updates of 64 to the target
     option = next(o for o in found["options"] if (o["ranks"], o["batch"]) == (4, 256))
@@ -152,7 +156,7 @@ def test_a_run_and_a_scaling_give_advice(tmp_path: Path) -> None:
         assert part in text
     assert len(rows(advice)) >= 2
     assert [row[0] for row in cost_rows(advice)] == ["8", "16", "32", "64", "128", "256", "512"]
-    only = advise(Question(run, scale, ranks=(2, 3), batches=(64, 128, 100_000), target=("loss", 0.5)))
+    only = advise(ask(run, scale, ranks=(2, 3), batches=(64, 128, 100_000), target=("loss", 0.5)))
     assert {(o.ranks, o.batch) for o in only.options} == {(2, 64), (2, 128)}
     assert any("3 ranks" in note for note in only.notes)
     assert any("100,000" in note for note in only.notes)
@@ -165,14 +169,37 @@ def test_branches_come_before_the_noise_scale_and_a_disagreement_is_said(tmp_pat
     point = {"step": 40, "start": 2560, "crossing": crossing}
     path = run / "branches" / "critical_batch.json"
     path.write_text(json.dumps({"points": [point]}))
-    advice = advise(Question(run))
+    advice = advise(ask(run))
     assert advice.evidence.source == "branches"
     assert any("disagrees; branches is taken before noise scale" in reason for reason in advice.evidence.reasons)
     path.write_text(json.dumps({"points": [{**point, "crossing": {**crossing, "high": None}}]}))
-    assert advise(Question(run)).evidence.source == "noise scale"
+    assert advise(ask(run)).evidence.source == "noise scale"
     path.write_text("{}")
     with pytest.raises(InputError, match="cannot be read as what disttrain branch writes"):
-        advise(Question(run))
+        advise(ask(run))
+
+
+def test_several_runs_say_how_they_scatter(tmp_path: Path) -> None:
+    runs = []
+    for seed, (scale, took) in enumerate(((200.0, 3800), (250.0, 4000), (400.0, 4400))):
+        noise = {"noise_scale": scale, "noise_scale_low": scale * 0.8, "noise_scale_high": scale * 1.25}
+        lines = [START, *(line(step, **noise) for step in (20, 40, 60, 80, 100))]
+        curve = [{**evaluated(step, 0.5 + (took - 64 * step) / 8000)} for step in range(10, 101, 10)]
+        runs.append(make_run(tmp_path / f"run{seed}", [*lines, *curve, END], {**RECIPE, "seed": seed}))
+    advice = advise(Question(tuple(runs), batches=(64, 256), target=("loss", 0.5)))
+    own, large = (row["samples"] for row in as_json(advice)["batches"])
+    logs = np.log([3800, 4000, 4400])
+    half = logs.std(ddof=1) / 3**0.5 * 4.303
+    assert [own[end] for end in ("value", "low", "high")] == pytest.approx(
+        [np.exp(logs.mean()), np.exp(logs.mean() - half), np.exp(logs.mean() + half)], rel=0.02
+    )
+    critical = (200 * 250 * 400) ** (1 / 3)
+    assert large["value"] == pytest.approx(np.exp(logs.mean()) * (1 + 256 / critical) / (1 + 64 / critical))
+    assert "the mean of 3 runs" in advice.evidence.criticals[0].words
+    assert "3 runs such as" in advice.evidence.reasons[0]
+    make_run(runs[1], [*LINES, *CURVE, END], {**RECIPE, "optimizer": {"name": "sgd", "lr": 0.2}})
+    with pytest.raises(InputError, match=r"no runs of one recipe with other seeds:\n  optimizer\.lr: 0\.1 -> 0\.2"):
+        advise(Question(tuple(runs)))
 
 
 UNKNOWN = {"noise_scale": 300.0, "noise_scale_low": 90.0, "noise_scale_high": None, "noise_scale_reason": "too few"}
@@ -187,7 +214,7 @@ UNKNOWN = {"noise_scale": 300.0, "noise_scale_low": 90.0, "noise_scale_high": No
     ],
 )
 def test_it_says_that_it_does_not_know(tmp_path: Path, records: list[dict[str, Any]], says: str) -> None:
-    advice = advise(Question(make_run(tmp_path / "run", records)))
+    advice = advise(ask(make_run(tmp_path / "run", records)))
     assert advice.chosen is None
     assert sentences(advice)[0].startswith("no advice: ")
     assert says in sentences(advice)[0]
@@ -198,7 +225,7 @@ def test_what_is_too_uncertain_is_not_advised(tmp_path: Path) -> None:
     wild = {"noise_scale": 256.0, "noise_scale_low": 1.0, "noise_scale_high": 1e6}
     run = make_run(tmp_path / "run", [START, line(50, **wild), line(100, **wild), END])
     scale = make_scale(tmp_path / "scale", {(1, 64): 1000.0, (8, 512): 8000.0})
-    advice = advise(Question(run, scale, batches=(64, 512)))
+    advice = advise(ask(run, scale, batches=(64, 512)))
     assert advice.chosen is None
     assert "too uncertain to choose" in sentences(advice)[0]
 
@@ -219,35 +246,35 @@ def make_study(place: Path, without: tuple[int, ...] = ()) -> Path:
 def test_a_study_forecasts_batches_that_it_is_not_shown(tmp_path: Path) -> None:
     """Of the study of benchmarks/critical_batch.md, whose fit stands in its own file."""
     said = json.loads((STUDY / "study.json").read_text())
-    whole = advise(Question(make_study(tmp_path / "whole")))
+    whole = advise(ask(make_study(tmp_path / "whole")))
     assert whole.evidence.source == "study"
     for row in as_json(whole)["batches"]:
         fit = said["fit"]["least_samples"]["value"] * (1 + row["batch"] / said["fit"]["critical_batch"]["value"])
         assert row["samples"]["value"] == pytest.approx(fit, rel=1e-9)
-    held_out = advise(Question(make_study(tmp_path / "part", (128, 1024)), batches=(128, 1024)))
+    held_out = advise(ask(make_study(tmp_path / "part", (128, 1024)), batches=(128, 1024)))
     for row in as_json(held_out)["batches"]:
         measured = next(point["samples_to_target"] for point in said["batches"] if point["batch"] == row["batch"])
         assert abs(row["samples"]["value"] / measured - 1) < 0.25
     assert whole.chosen is None, "its seconds were taken on a busy machine and scatter by more than they tell"
     assert "too uncertain" in whole.refusal
-    easier = advise(Question(tmp_path / "whole", target=("loss", 0.5)))
+    easier = advise(ask(tmp_path / "whole", target=("loss", 0.5)))
     costs = [cost.samples(512)[0] for cost in (easier.evidence.cost, whole.evidence.cost) if cost is not None]
     assert 0 < costs[0] < costs[1]
     with pytest.raises(InputError, match="are of validation loss, and not of accuracy"):
-        advise(Question(tmp_path / "whole", target=("accuracy", 0.8)))
+        advise(ask(tmp_path / "whole", target=("accuracy", 0.8)))
 
 
 def test_a_recipe_is_known_by_its_study_and_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("known.yaml")
     path.write_text(json.dumps(RECIPE))
-    nothing = advise(Question(path))
+    nothing = advise(ask(path))
     assert "neither studies/known nor runs/known" in nothing.refusal
     assert any("disttrain study known.yaml" in sentence for sentence in nothing.narrower)
     make_run(Path("runs/known"), [*LINES, *CURVE, END])
-    assert advise(Question(path)).evidence.source == "noise scale"
+    assert advise(ask(path)).evidence.source == "noise scale"
     make_run(Path("runs/known-20260101"), [START, line(100), END], {**RECIPE, "seed": 5})
-    assert advise(Question(path)).evidence.source == "noise scale", "another recipe's run says nothing"
+    assert advise(ask(path)).evidence.source == "noise scale", "another recipe's run says nothing"
 
 
 def wrong(tmp_path: Path) -> list[tuple[list[str], str]]:
