@@ -73,6 +73,8 @@ def read_study(directory: Path, target: tuple[str, float] | None) -> ReadStudy:
         InputError: it has not ended, is of another version, or has no such metric.
     """
     settings = read_settings(directory)
+    if "batches" not in settings:
+        raise InputError(f"{directory} holds no study: its {SETTINGS} is that of something else")
     path = directory / RESULTS
     try:
         recipe = load_recipe(directory / RECIPE)

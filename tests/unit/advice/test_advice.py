@@ -123,6 +123,9 @@ def test_time_times_cost_is_least_at_the_critical_batch_where_ranks_scale_withou
 
 def test_a_run_and_a_scaling_give_advice(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [*LINES, *CURVE, END])
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "settings.json").write_text(json.dumps({"format": 1, "ranks": [1, 2]}))
     scale = make_scale(tmp_path / "scale", {(1, 64): 1000.0, (2, 64): 1500.0, (2, 128): 1800.0, (4, 256): 3000.0})
     advice = advise(ask(run, scale, price=2.0, target=("loss", 0.5)))
     found = as_json(advice)
@@ -224,6 +227,9 @@ def test_it_says_that_it_does_not_know(tmp_path: Path, records: list[dict[str, A
 def test_what_is_too_uncertain_is_not_advised(tmp_path: Path) -> None:
     wild = {"noise_scale": 256.0, "noise_scale_low": 1.0, "noise_scale_high": 1e6}
     run = make_run(tmp_path / "run", [START, line(50, **wild), line(100, **wild), END])
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "settings.json").write_text(json.dumps({"format": 1, "ranks": [1, 2]}))
     scale = make_scale(tmp_path / "scale", {(1, 64): 1000.0, (8, 512): 8000.0})
     advice = advise(ask(run, scale, batches=(64, 512)))
     assert advice.chosen is None
@@ -293,6 +299,9 @@ def wrong(tmp_path: Path) -> list[tuple[list[str], str]]:
     (half / "study.json").unlink()
     other = make_study(tmp_path / "other")
     (other / "settings.json").write_text(json.dumps({"format": 7, "disttrain": "9.9"}))
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "settings.json").write_text(json.dumps({"format": 1, "ranks": [1, 2]}))
     scale = make_scale(tmp_path / "scale", {(1, 64): 1000.0}, model={"name": "mlp", "hidden": [32]})
     return [
         ([str(run), "--price", "-1"], "--price -1.0: expected"),
@@ -308,6 +317,9 @@ def wrong(tmp_path: Path) -> list[tuple[list[str], str]]:
         ([str(old)], "another version wrote them"),
         ([str(growing)], "change during the run"),
         ([str(empty)], "holds no run"),
+        ([str(strange)], "holds no study"),
+        ([str(run), str(growing)], "change during the run"),
+        ([str(run), str(run / "recipe.yaml")], "expected a run directory"),
         ([str(half)], "the study has not ended"),
         ([str(other)], "disttrain 9.9"),
         ([str(tmp_path / "nowhere")], "there is nothing"),
