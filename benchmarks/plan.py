@@ -239,32 +239,37 @@ def table() -> str:
         "| case | source | batch | rate | samples forecast | samples trained (seeds) | forecast / trained |",
         "|---" * 7 + "|",
     ]
-    pairs = (
-        ("forecast: left out", "left out"),
-        ("forecast: study", "trained"),
-        ("forecast: noise scale", "trained"),
-    )
     for case in (FASHION, TEXT):
-        for forecast, trained in pairs:
-            for line in known(case=case.name, what=forecast):
-                samples = measured(case, line["batch"], line["rate"], trained)
-                reached = [each for each in samples if each is not None]
-                said = line["samples"]
-                name = forecast.removeprefix("forecast: ") + (
-                    f", seed{'s' * (line['seed'] == 'all')} {line['seed']}" if "seed" in line else ""
-                )
-                own = f"{statistics.fmean(reached):,.0f}" if reached else ""
-                spread = f" ± {statistics.stdev(reached):,.0f}" if len(reached) > 1 else ""
-                ratio = (
-                    f"{said['value'] / statistics.fmean(reached):.2f}"
-                    if len(reached) == len(samples) and reached
-                    else ""
-                )
-                range_ = f"{said['value']:,.0f} ({said['low']:,.0f} to {said['high']:,.0f})"
-                own += f"{spread} ({len(reached)} of {len(samples)})"
-                cells = (case.name, name, f"{line['batch']:,}", f"{line['rate']:.3g}", range_, own, ratio)
-                lines.append(f"| {' | '.join(cells)} |")
+        for what in ("left out", "study", "noise scale"):
+            every = known(case=case.name, what=f"forecast: {what}")
+            for batch in dict.fromkeys(line["batch"] for line in every):
+                of_batch = [line for line in every if line["batch"] == batch]
+                lines += _rows(case, what, [line for line in of_batch if line.get("seed") in (None, "all")])
+                lines += _rows(case, what, [line for line in of_batch if line.get("seed") not in (None, "all")])
     return "\n".join(lines)
+
+
+def _rows(case: Case, what: str, forecasts: Sequence[dict[str, Any]]) -> list[str]:
+    """One row for forecasts of one batch: of all there is, or the range over single runs."""
+    if not forecasts:
+        return []
+    first = forecasts[0]
+    samples = measured(case, first["batch"], first["rate"], what)
+    reached = [each for each in samples if each is not None]
+    mean = statistics.fmean(reached)
+    values = [line["samples"]["value"] for line in forecasts]
+    ends = first["samples"]
+    said = f"{ends['value']:,.0f} ({ends['low']:,.0f} to {ends['high']:,.0f})"
+    ratio = f"{ends['value'] / mean:.2f}"
+    if len(forecasts) > 1:
+        what = f"{what} of one run, {len(forecasts)} times"
+        said = f"from {min(values):,.0f} to {max(values):,.0f}"
+        ratio = f"{min(values) / mean:.2f} to {max(values) / mean:.2f}"
+    elif "seed" in first:
+        what = f"{what} of {case.seeds} runs"
+    trained = f"{mean:,.0f} ± {statistics.stdev(reached):,.0f} ({len(reached)} of {len(samples)})"
+    cells = (case.name, what, f"{first['batch']:,}", f"{first['rate']:.3g}", said, trained, ratio)
+    return [f"| {' | '.join(cells)} |"]
 
 
 def main() -> None:
