@@ -67,6 +67,14 @@ def resolve_adaptive(recipe: Recipe, model: ModelFacts, train_samples: int) -> A
             f"{train_samples // unit * unit}"
         )
     limits = BatchLimits(least, adaptive.max, unit, adaptive.factor)
+    if adaptive.policy == "noise_scale" and adaptive.shrink_below * limits.largest_step > adaptive.grow_above * (
+        1 + 1e-9
+    ):
+        raise InputError(
+            f"batch.adaptive: batches are multiples of {unit} (noise_scale.slice and whole ghosts), so one of {least} grows to "
+            f"{least + unit} and could shrink by the same reading: expected grow_above of at least "
+            f"{adaptive.shrink_below * limits.largest_step:g}, a smaller shrink_below or a larger min"
+        )
     return AdaptivePlan(limits, *_law(recipe))
 
 
@@ -83,7 +91,7 @@ def explain_adaptive(recipe: Recipe, plan: AdaptivePlan | None) -> Iterator[tupl
         )
     else:
         how = f"grows where trace / batch > {adaptive.theta**2:g} x |G|^2, as far as that asks for"
-    span = f"{limits.least:,} to {limits.most:,}, by {limits.factor:g} x at most"
+    span = f"{limits.least:,} to {limits.most:,}, by {limits.largest_step:g} x at most"
     yield "adaptive batch", span, f"{how}; multiples of {limits.unit}"
     yield (
         "decided",

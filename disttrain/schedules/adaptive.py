@@ -15,7 +15,7 @@ class BatchLimits:
     Attributes:
         least, most: smallest and largest.
         unit: batches are multiples of it; so are ``least`` and ``most``.
-        factor: what a decision multiplies a batch with at most, or divides it by.
+        factor: what a decision multiplies a batch with at most, or divides it by; a single unit more or less is always allowed.
     """
 
     least: int
@@ -28,14 +28,20 @@ class BatchLimits:
         return self.least <= batch <= self.most and batch % self.unit == 0
 
     def larger(self, batch: int, wanted: float = math.inf) -> int:
-        """The batch to follow ``batch``: ``factor`` times that, or ``wanted`` samples if these are fewer."""
-        units = min(batch * self.factor, wanted) / self.unit
-        return min(max(math.ceil(units - 1e-9) * self.unit, batch + self.unit), self.most)
+        """The batch to follow: ``factor`` times ``batch``, rounded down, or ``wanted`` samples, rounded up, if fewer."""
+        allowed = math.floor(batch * self.factor / self.unit + 1e-9) * self.unit
+        enough = math.ceil(min(wanted, self.most) / self.unit - 1e-9) * self.unit
+        return min(max(min(allowed, enough), batch + self.unit), self.most)
 
     def smaller(self, batch: int) -> int:
-        """The batch to follow ``batch``: the ``factor``-th part."""
-        units = batch / self.factor / self.unit
-        return max(min(math.floor(units + 1e-9) * self.unit, batch - self.unit), self.least)
+        """The batch to follow ``batch``: the ``factor``-th part, rounded up."""
+        units = math.ceil(batch / self.factor / self.unit - 1e-9)
+        return max(min(units * self.unit, batch - self.unit), self.least)
+
+    @property
+    def largest_step(self) -> float:
+        """What a decision multiplies a batch with at most: ``factor``, or a unit more than the least."""
+        return max(self.factor, min(self.least + self.unit, self.most) / self.least)
 
 
 def by_noise_scale(

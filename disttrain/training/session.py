@@ -16,6 +16,7 @@ from disttrain.errors import DisttrainError, InputError
 from disttrain.hooks.ending import ending
 from disttrain.hooks.make import make_callbacks
 from disttrain.inference.choice import samples_seen
+from disttrain.inference.evaluate import deciding
 from disttrain.inference.weights import read
 from disttrain.plan.noise import never_measured
 from disttrain.plan.stages import unreached
@@ -102,6 +103,8 @@ def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack, *, quie
         log.warning("stage %d never begins: the run is over by then", number)
     if said := never_measured(run.recipe, run.plan.total_updates):
         log.warning("%s", said)
+    if run.recipe.evaluate is not None and not run.recipe.evaluate.test and deciding(run) == "test":
+        log.warning("evaluate.test is false, but the test set decides where there is no data.validation: it is read")
     write_recipe(place.path, place.recipe)
     limit.keep(place.path)
     sink = open_sink(run, place.path, leave, quiet=quiet)

@@ -15,7 +15,8 @@ class _Adaptive(Section):
         100, description="Updates from one decision to the next; each is made by the readings since the one before."
     )
     factor: Annotated[float, Field(gt=1.0, le=1000.0)] = Field(
-        2.0, description="What a decision multiplies the batch with at most, or divides it by."
+        2.0,
+        description="What a decision multiplies the batch with at most, or divides it by; one slice more or less is allowed.",
     )
     law: Literal["auto", "linear", "sqrt", "none"] = Field(
         "auto",

@@ -60,6 +60,24 @@ def test_batches_stay_within_their_limits(unit: int, units: tuple[int, int, int]
     assert limits.holds(smaller)
     assert larger > batch or larger == most
     assert smaller < batch or smaller == least
-    # Rounding up may add less than a unit to what the factor or the wish allow, and one unit is always allowed.
-    assert larger <= max(batch + unit, min(batch * factor, wanted) + unit)
-    assert smaller >= min(batch - unit, batch / factor - unit) or smaller == least
+    # Rounding up may add less than a unit to the wish, and one unit is always allowed.
+    assert larger <= max(batch + unit, min(batch * factor * (1 + 1e-6), wanted + unit))
+    assert smaller * (1 + 1e-6) >= min(batch - unit, batch / factor)
+    assert larger <= batch * limits.largest_step * (1 + 1e-6)
+
+
+@given(
+    unit=st.integers(1, 40),
+    units=st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(1, 50)),
+    factor=st.floats(1.01, 4.0),
+    ends=st.tuples(st.floats(0.1, 1e4), st.floats(0.1, 1e4)),
+)
+def test_a_batch_that_has_grown_does_not_shrink_by_the_same_interval(
+    unit: int, units: tuple[int, int, int], factor: float, ends: tuple[float, float]
+) -> None:
+    least, batch, most = (n * unit for n in sorted(units))
+    limits, (low, high) = BatchLimits(least, most, unit, factor), sorted(ends)
+    shrink_below = 1.2 / (limits.largest_step * (1 + 1e-6))
+    larger, _ = by_noise_scale(batch, low, high, limits, grow_above=1.2, shrink_below=shrink_below)
+    if larger > batch:
+        assert by_noise_scale(larger, low, high, limits, grow_above=1.2, shrink_below=shrink_below)[0] >= larger
