@@ -50,8 +50,8 @@ class Speeds:
     why: tuple[str, ...] = ()
 
     def samples_per_second(self, ranks: int, batch: int) -> tuple[Draws, Origin] | None:
-        """None: not known. A step takes time for itself and for each sample: between two batches, and a little beyond, it follows
-        the line through both, and around a single one the line that its split gives."""
+        """None: not known. A step takes time for itself and for each sample: between two batches it lies on the line through
+        both, and up to 4 times beyond on the one that the nearest one's split gives."""
         steps = self.steps.get(ranks, [])
         if not steps or not steps[0].batch / FARTHEST <= batch <= steps[-1].batch * FARTHEST:
             return None
@@ -67,18 +67,15 @@ class Speeds:
 
 
 def _on_line(steps: Sequence[Step], batch: int) -> Draws | None:
-    if len(steps) == 1:
-        (step,) = steps
-        if step.fixed is None:
-            return None
-        return step.seconds * (step.fixed + (1.0 - step.fixed) * batch / step.batch)
-    low, high = next(((a, b) for a, b in pairwise(steps) if batch <= b.batch), (steps[-2], steps[-1]))
-    share = (batch - low.batch) / (high.batch - low.batch)
-    seconds: Draws = low.seconds + share * (high.seconds - low.seconds)
-    # More samples never take less time, and a smaller batch at least its share of what a larger one takes.
-    nearest = low if batch < low.batch else high
-    bounds = nearest.seconds, nearest.seconds * (batch / nearest.batch)
-    return np.clip(seconds, np.minimum(*bounds), np.maximum(*bounds)) if not 0 <= share <= 1 else seconds
+    """Between two steps by both, and beyond them by the split of the nearest, which two noisy ones far off tell less well."""
+    for low, high in pairwise(steps):
+        if low.batch <= batch <= high.batch:
+            share = (batch - low.batch) / (high.batch - low.batch)
+            return low.seconds + share * (high.seconds - low.seconds)
+    nearest = steps[0] if batch < steps[0].batch else steps[-1]
+    if nearest.fixed is None:
+        return None
+    return nearest.seconds * (nearest.fixed + (1.0 - nearest.fixed) * batch / nearest.batch)
 
 
 def of_scaling(scaling: Scaling, random: np.random.Generator) -> Speeds:
