@@ -8,7 +8,7 @@ import numpy as np
 
 from disttrain.report.blocks import Part, Picture, Section, Table, table
 from disttrain.report.chart import Curve, Floats, amount, chart
-from disttrain.report.run import AXES, By, Run, Series
+from disttrain.report.run import AXES, By, Run, Series, count
 
 SPLITS = ("train", "validation", "test")
 SHOWN = ("loss", "lr", "grad_norm", "samples_per_second", "global_batch")
@@ -182,15 +182,12 @@ def batches(run: Run, by: By) -> tuple[Floats, Floats]:
         return run.train["global_batch"].at[by], run.train["global_batch"].values
     line = run.train["loss"] if "loss" in run.train else next(iter(run.train.values()))
     updates = line.at["updates"]
-    begun = [e["global_batch"] for e in run.events if e.get("event") == "start" and type(e.get("global_batch")) is int]
-    batch = np.full(len(updates), float(begun[0] if begun else run.batch))
+    begun = [count(event, "global_batch") for event in run.events if event.get("event") == "start"]
+    batch = np.full(len(updates), float(begun[0] if begun and begun[0] else run.batch))
     for event in run.events:
-        if (
-            event.get("event") == "batch"
-            and type(event.get("from_update")) is int
-            and type(event.get("global_batch")) is int
-        ):
-            batch[updates >= event["from_update"]] = event["global_batch"]
+        since, size = count(event, "from_update"), count(event, "global_batch")
+        if event.get("event") == "batch" and since is not None and size is not None:
+            batch[updates >= since] = size
     return line.at[by], batch
 
 

@@ -105,8 +105,8 @@ class Run:
         """The global batch at the end."""
         if "global_batch" in self.train:
             return int(self.train["global_batch"].values[-1])
-        changes = [event["global_batch"] for event in self.events if type(event.get("global_batch")) is int]
-        return int(changes[-1] if changes else self.recipe.batch.global_ or 0)
+        changes = [batch for event in self.events if (batch := count(event, "global_batch")) is not None]
+        return changes[-1] if changes else self.recipe.batch.global_ or 0
 
     def _all(self) -> list[Series]:
         return [*self.train.values(), *(s for by_name in self.splits.values() for s in by_name.values())]
@@ -131,7 +131,7 @@ def read_run(path: Path) -> Run:
     """
     recipe = load_recipe(path / RECIPE)
     records = read_records(path / METRICS)
-    lines = [r for r in records if "event" not in r and type(r.get("step")) is int]
+    lines = [r for r in records if "event" not in r and count(r, "step") is not None]
     training = [r for r in lines if "split" not in r]
     if not training:
         raise InputError(f"{path}: the run has no training line yet, so there is nothing to report")
@@ -188,6 +188,12 @@ def _clock(training: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats]:
             seconds.append(seconds[-1] + (now - samples[-1]) / speed)
             samples.append(now)
     return np.array(samples), np.array(seconds)
+
+
+def count(record: Mapping[str, Any], name: str) -> int | None:
+    """A whole number of a record, such as an update; None where there is none, or one that no run comes to."""
+    value = record.get(name)
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
 def _samples(record: Mapping[str, Any]) -> float:

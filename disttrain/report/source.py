@@ -63,6 +63,9 @@ def chapters(paths: Sequence[Path], by: By) -> list[Chapter]:
     """
     found = [(path, read(path)) for path in paths]
     runs = _named([each for _, each in found if isinstance(each, Run)])
+    for run in runs:
+        if by == "time" and not run.seconds:
+            raise InputError(f"--by time: {run.path} has no line that says how fast it was")
     made = [_compared(runs, by)] if len(runs) > 1 else []
     for number, (path, each) in enumerate(found):
         if isinstance(each, Run) and len(runs) > 1:

@@ -323,6 +323,9 @@ def test_what_is_refused_leaves_every_file_as_it_was(tmp_path: Path, monkeypatch
             report([good], target, "samples")
     with pytest.raises(InputError, match="expected samples, updates or time"):
         report([good], to, "epochs")
+    with pytest.raises(InputError, match="no line that says how fast"):
+        report([run_dir(tmp_path / "timeless", samples_per_second=None)], to, "time")
+    shutil.rmtree(tmp_path / "timeless")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match=re.escape('pip install "disttrain[report]"')):
         report([good], to, "samples")
@@ -336,6 +339,9 @@ def test_a_metrics_file_of_anything(tmp_path: Path) -> None:
     with (place / "metrics.jsonl").open("a") as file:
         file.write(
             '[1]\n{"step": 43, "loss": Infinity, "samples": 2752}\n{"step": true}\n\xff\n{"split": 3, "step": 4}\n'
+        )
+        file.write(
+            f'{{"step": {10**400}, "loss": 1}}\n{{"event": "batch", "global_batch": {10**400}, "from_update": 1}}\n'
         )
         file.write('{"event": 7}\n{"step": 44, "samples": NaN, "loss": 0.2}\n')
     check_page(page_of(place, to=tmp_path / "page.html", by="time"))
