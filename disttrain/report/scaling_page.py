@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from disttrain.report.blocks import Chapter, Code, Part, Section, Verdict, Words, plain, sentence, table
 from disttrain.report.chart import amount
 from disttrain.report.scaling_figures import PARTS, between, exchange, forecast, forecasts, share, split, throughput
-from disttrain.scaling.record import Forecast, Mode, Scaling
+from disttrain.scaling.record import Forecast, Mode, ScaledRun, Scaling
 
 if TYPE_CHECKING:
     pass
@@ -60,8 +60,12 @@ def _said(scaling: Scaling) -> Iterator[str]:
             continue
         first, last = runs[0], runs[-1]
         times = last.samples_per_second.median / first.samples_per_second.median
-        ideal = times / (last.ranks / first.ranks)
-        yield f"{mode} scaling: {last.ranks} ranks are {times:.3g}x as fast as {first.ranks}, {100 * ideal:.0f} % of ideal"
+        low, high = _faster(first, last)
+        ideal = 100 * times / (last.ranks / first.ranks)
+        yield (
+            f"{mode} scaling: {last.ranks} ranks are {times:.2g}x as fast as {first.ranks} ({low:.2g}x to {high:.2g}x), "
+            f"{ideal:.0f} % of ideal"
+        )
         if last.split is not None and last.split.step > 0 and not split:
             yield f"communication costs {share(last.split.exchange, last.split)} at {last.ranks} ranks"
             if last.split.stragglers > 0.02 * last.split.step:
@@ -69,11 +73,21 @@ def _said(scaling: Scaling) -> Iterator[str]:
             split = True
 
 
+def _faster(first: ScaledRun, last: ScaledRun) -> tuple[float, float]:
+    """How many times as fast ``last`` is, at least and at most: from the ends of both intervals that are farthest apart."""
+    a, b = first.samples_per_second, last.samples_per_second
+    return b.low / a.high, b.high / a.low
+
+
 def _unknown(scaling: Scaling) -> Iterator[str]:
     crowded = [r for r in scaling.runs if r.cores is not None and r.cores < r.ranks]
     if crowded:
         ranks = ", ".join(str(n) for n in sorted({r.ranks for r in crowded}))
         yield f"what {ranks} ranks would do on a machine of their own: here they take turns on {crowded[0].cores} cores"
+    for mode in _MODES:
+        runs = scaling.of(mode)
+        if len(runs) > 1 and _faster(runs[0], runs[-1])[0] < 1 < _faster(runs[0], runs[-1])[1]:
+            yield f"whether {runs[-1].ranks} ranks are faster than {runs[0].ranks} at all ({mode}): the intervals overlap"
     splits = [r.split for r in scaling.runs if r.split is not None and r.split.step > 0]
     worst = max((abs(s.unexplained) / s.step for s in splits), default=0.0)
     if worst > UNEXPLAINED:
