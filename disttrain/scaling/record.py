@@ -102,7 +102,7 @@ class ExchangeModel:
         alpha_seconds: of a message.
         seconds_per_byte: beta.
         measured: what both were fitted to.
-        error: typical relative difference between the model and what was measured.
+        error: median of the relative differences between the model and what was measured.
     """
 
     alpha_seconds: float

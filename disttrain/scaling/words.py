@@ -59,7 +59,7 @@ def sentences(scaling: Scaling, again: float | None = None) -> tuple[str, ...]:
     if model is not None:
         found.append(
             f"an all-reduce of n bytes on p ranks takes 2 (p - 1) x {_small(model.alpha_interval, 1e6)} us + 2 (p - 1) / p n x "
-            f"{_small(model.seconds_per_byte_interval, 1e9)} ns, within {model.error:.0%} of what was measured (root mean square)"
+            f"{_small(model.seconds_per_byte_interval, 1e9)} ns, half of those measured within {model.error:.0%} of that"
         )
     found += _forecasts(scaling)
     return tuple(dict.fromkeys(found))

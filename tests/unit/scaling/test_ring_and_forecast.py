@@ -36,6 +36,10 @@ def test_a_ring_is_found_and_says_what_was_not_measured() -> None:
     noisy = fit_ring(measured(0.05))
     assert noisy is not None
     assert noisy.seconds(2**20, 8, 3e8) == pytest.approx(ring(2**20, 8, 3e8), rel=0.1)
+    *fine, last = measured(0.02)
+    spoilt = fit_ring([*fine, Exchanged(last.ranks, 2, last.link_bits_per_second, last.bytes, 30 * last.seconds)])
+    assert spoilt is not None
+    assert spoilt.seconds(2**20, 8, 3e8) == pytest.approx(ring(2**20, 8, 3e8), rel=0.1)
     assert fit_ring([Exchanged(1, 1, None, 1024, 1e-3)]) is None
 
 
