@@ -93,6 +93,7 @@ class Turns:
             clock.now_in("between")
             advance(watched, batch, self._journal, self._sink)
             self.run.callbacks.update()
+            clock.now_in("wait")
             self._vote(False)
         return clock.seconds()
 
