@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 
@@ -45,6 +47,19 @@ class CheckpointError(DisttrainError):
 
 class NoCheckpointError(CheckpointError):
     """There is no valid checkpoint to resume from. Exit code 3."""
+
+
+@contextmanager
+def as_input() -> Iterator[None]:
+    """What is wrong with a checkpoint is wrong input to whoever does not go on from it.
+
+    Raises:
+        InputError: in the place of a :class:`CheckpointError`, with its message.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
 
 
 class RankError(DisttrainError):

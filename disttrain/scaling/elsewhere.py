@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.config import Recipe, load_recipe, recipe_differences
-from disttrain.errors import InputError, NoCheckpointError
+from disttrain.errors import InputError
 from disttrain.rundir.environment import read_starts
 from disttrain.rundir.rundir import METRICS, RECIPE, check_place
 from disttrain.scaling.record import NAME, Mode, ScaledRun, Scaling
@@ -86,7 +86,7 @@ def open_place(directory: Path) -> None:
 
 def _read(path: Path) -> Elsewhere:
     if not (path / RECIPE).is_file():
-        raise NoCheckpointError(f"--from {path}: it holds no run: {RECIPE} is missing")
+        raise InputError(f"--from {path}: it holds no run: {RECIPE} is missing")
     recipe, starts = load_recipe(path / RECIPE), read_starts(path)
     machine = starts[-1].get("machine", {}) if starts else {}
     begun = [record for record in read_records(path / METRICS) if record.get("event") in ("start", "resume")]

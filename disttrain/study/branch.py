@@ -12,28 +12,25 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from disttrain.checkpoint import run_lock
+from disttrain.checkpoint import run_lock, verify_checkpoint
 from disttrain.checkpoint.format import checkpoints_directory
-from disttrain.config import Recipe, saved_recipe
-from disttrain.config.reading.dump import flatten
-from disttrain.errors import CheckpointError, InputError
+from disttrain.config import saved_recipe
+from disttrain.errors import InputError, as_input
 from disttrain.plan.plan import StepPlan
-from disttrain.rundir.rundir import METRICS, check_place, replace_file, temporary_of, write_recipe
+from disttrain.rundir.rundir import METRICS, check_place, replace_file, write_recipe
 from disttrain.study.asked import check_asked
-from disttrain.study.branch_points import Point, find_points
+from disttrain.study.branch_points import Point, find_points, length_of, parse_at
 from disttrain.study.branch_recipe import branch_recipe, law_of, plan_of
+from disttrain.study.branch_settings import SETTINGS, check_out, identity
 from disttrain.study.crossing import Crossing, crossing
 from disttrain.study.pool import Pool
 from disttrain.study.trials import Outcome, Trial
 from disttrain.telemetry.jsonl import read_records
 
-SETTINGS = "branches.json"
 LAST = 0.25
 """Share of a branch over which the training loss is averaged, where nothing validates."""
 Said = Callable[[str], None]
@@ -103,8 +100,8 @@ def branch(
     """
     out = run_dir / "branches" if out is None else out
     _check(question)
-    with _as_input():
-        recipe = saved_recipe(run_dir, trust=trust)
+    which = parse_at(question.at)
+    recipe = saved_recipe(run_dir, trust=trust)
     plan, law = plan_of(recipe), law_of(recipe, question.law)
     largest = plan.global_batch * question.factors[-1]
     if largest > plan.train_samples:
@@ -113,19 +110,23 @@ def branch(
             f"{plan.train_samples} samples: choose smaller --batches"
         )
     check_place(out, "--out")
-    asked = _identity(recipe, question, law)
-    _check_out(out, asked)
-    with _as_input(), run_lock(run_dir):  # or its checkpoints might go while they are read
-        points = find_points(run_dir, question.at, question.length, plan, question.factors[-1])
-        trials = {
-            (point.step, factor, repeat): Trial(
-                branch_recipe(recipe, plan, factor, law, repeat, point.start, point.end),
-                out / f"step-{point.step:08d}" / f"{factor}x-{repeat}",
-            )
-            for point in points
-            for repeat in range(question.repeats)
-            for factor in (1, *question.factors)
-        }
+    length = length_of(question.length, plan)
+    asked = identity(recipe, question, law)
+    check_out(out, asked)
+    with as_input():
+        points = find_points(run_dir, which, length, plan, question.factors[-1])
+    trials = {
+        (point.step, factor, repeat): Trial(
+            branch_recipe(recipe, plan, factor, law, repeat, point.start, point.end),
+            out / f"step-{point.step:08d}" / f"{factor}x-{repeat}",
+        )
+        for point in points
+        for repeat in range(question.repeats)
+        for factor in (1, *question.factors)
+    }
+    with as_input(), run_lock(run_dir):  # writes who holds it, and so comes after all that may be refused
+        for point in points:
+            verify_checkpoint(point.path)  # nobody removes it from here on, and nobody has since it was read
         out.mkdir(parents=True, exist_ok=True)
         replace_file(out / SETTINGS, json.dumps(asked, indent=1) + "\n")
         for point in points:
@@ -146,51 +147,6 @@ def _check(question: Question) -> None:
         raise InputError(f"--margin {question.margin}: expected a difference of losses, 0 or more")
     counts = {name: (getattr(question, name), 1) for name in ("repeats", "ranks", "jobs")}
     check_asked(law=question.law, engine=question.engine, **counts)
-
-
-@contextmanager
-def _as_input() -> Iterator[None]:
-    """What is wrong with somebody's run directory is wrong input here: there is nothing that could be resumed."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise InputError(str(error)) from error
-
-
-def _identity(recipe: Recipe, question: Question, law: str) -> dict[str, Any]:
-    """What branches that lie in a directory have in common."""
-    return {
-        "recipe": flatten(recipe),
-        "factors": list(question.factors),
-        "length": question.length,
-        "law": law,
-        "ranks": question.ranks,
-        "engine": "local" if question.ranks == 1 else question.engine,
-    }
-
-
-def _check_out(out: Path, asked: dict[str, Any]) -> None:
-    """Refuse a directory that holds anything but branches like these."""
-    if not out.exists() or not any(path.name not in (".lock", temporary_of(SETTINGS)) for path in out.iterdir()):
-        return  # also where it was killed before it had written a word
-    try:
-        there = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        there = None
-    if not isinstance(there, dict) or there.keys() != asked.keys():
-        raise InputError(f"{out} holds something else than branches of a run: choose another --out")
-    differ = [name for name in asked if there[name] != asked[name]]
-    if differ:
-        recipe = sorted(
-            key
-            for key in {**asked["recipe"], **there["recipe"]}
-            if asked["recipe"].get(key) != there["recipe"].get(key)
-        )
-        lines = [
-            f"\n  recipe: {', '.join(recipe)}" if name == "recipe" else f"\n  {name}: {there[name]} -> {asked[name]}"
-            for name in differ
-        ]
-        raise InputError(f"{out} holds other branches (there -> asked for):{''.join(lines)}\nchoose another --out")
 
 
 def _prepare(trial: Trial, point: Point) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from disttrain.checkpoint import list_checkpoints
 from disttrain.data.position import Position
 from disttrain.errors import InputError
-from disttrain.inference.choice import find
+from disttrain.inference.choice import Which, find
 from disttrain.plan.plan import StepPlan
 
 _NUMBER = r"\d{1,16}(?:\.\d{0,16})?|\.\d{1,16}"
@@ -26,32 +26,45 @@ class Point:
     end: int
 
 
-def find_points(run_dir: Path, at: str, length: str | None, plan: StepPlan, factor: int) -> list[Point]:
+At = list[Which] | Literal["all"]
+"""Which of a run's checkpoints."""
+
+
+def parse_at(text: str) -> At:
+    """What ``--at`` asks for; see :class:`disttrain.study.branch.Question`.
+
+    Raises:
+        InputError: the words mean nothing.
+    """
+    match text:
+        case "all":
+            return text
+        case "newest" | "best":
+            return [text]
+    if not re.fullmatch(r"[0-9]{1,16}(,[0-9]{1,16})*", text):
+        raise InputError(f"--at {text}: expected newest, best, all, or updates such as 100,200")
+    return [*sorted({int(step) for step in text.split(",")})]
+
+
+def find_points(run_dir: Path, at: At, length: int, plan: StepPlan, factor: int) -> list[Point]:
     """The checkpoints that are asked for, oldest first, each verified.
 
     Args:
-        at, length: see :class:`disttrain.study.branch.Question`.
+        length: of the branches, in samples.
         factor: the largest multiple of the batch.
 
     Raises:
-        InputError: there is none such, or the words mean nothing.
-        CheckpointError: one does not load.
+        InputError: the run has none.
+        CheckpointError: there is none such, or one does not load.
     """
-    if not list_checkpoints(run_dir):
+    there = sorted(list_checkpoints(run_dir))
+    if not there:
         raise InputError(f"{run_dir} has no checkpoint to branch from")
-    which: list[Any] = [at]
-    if at == "all":
-        which = sorted(list_checkpoints(run_dir))
-    elif at not in ("newest", "best"):
-        if not re.fullmatch(r"\d+(,\d+)*", at):
-            raise InputError(f"--at {at}: expected newest, best, all, or updates such as 100,200")
-        which = sorted({int(step) for step in at.split(",")})
-    samples = length_of(length, plan)
     points = []
-    for each in which:
+    for each in there if at == "all" else at:
         checkpoint, path, _ = find(run_dir, each)
         position = Position.from_dict(checkpoint.state["progress"]["position"])
-        end = end_of(position, samples, plan, factor)
+        end = end_of(position, length, plan, factor)
         points.append(Point(checkpoint.step, path, position.samples, end))
     return points
 

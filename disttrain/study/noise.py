@@ -21,7 +21,7 @@ from disttrain.data.evaluation import batches_of
 from disttrain.data.permutation import Ids, permuted
 from disttrain.data.selection import Selection, trained_on
 from disttrain.engine.base import Engine
-from disttrain.errors import InputError
+from disttrain.errors import InputError, as_input
 from disttrain.grads import NoiseEstimate, noise_words, scale_of_set, scale_of_wider
 from disttrain.inference.choice import Choice, Origin, fetch, samples_seen
 from disttrain.inference.evaluate import samples
@@ -108,14 +108,15 @@ def noise_at(
         said: told how many gradients there are and how long they will take, after the first ones, if that is long.
 
     Raises:
-        InputError: there is no such set or too little of it, or the losses are none of single samples.
-        CheckpointError, NoCheckpointError: the weights cannot be had.
+        InputError: there is no such set or too little of it, the losses are none of single samples, or the weights cannot be had.
     """
-    checkpoint, origin = fetch(engine, run_dir, choice)
-    ready = build_model(recipe, engine)
-    restore_weights(ready, checkpoint, averaged=origin.averaged)
+    with as_input():
+        checkpoint, origin = fetch(engine, run_dir, choice)
+        seen = 0 if checkpoint is None else samples_seen(checkpoint)
+        ready = build_model(recipe, engine)
+        restore_weights(ready, checkpoint, averaged=origin.averaged)
     plan = _plan(ready)
-    _choose_trained(ready, plan, 0 if checkpoint is None else samples_seen(checkpoint))
+    _choose_trained(ready, plan, seen)
     dataset, chosen = _set(ready.task, part, fraction_held_out(recipe))
     total = len(dataset if chosen is None else chosen)
     if total < FEWEST:

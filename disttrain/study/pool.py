@@ -22,6 +22,7 @@ from disttrain.study.trials import Outcome, Trial, read_outcome, run_trial
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0
 """How long a worker may take to save what it trains, when asked to stop."""
+STOPPED = "stopped on request; what was trained is saved, and the same command goes on"
 
 Done = Callable[[Trial, Outcome], None]
 
@@ -72,11 +73,17 @@ class Pool:
         if self._jobs == 1 and self._ranks == 1:
             for trial in todo:
                 self._go_on()
-                run_trial(trial)
+                self._train(trial)
                 done(trial, _outcome(trial))
         else:
             self._share_out(todo, done)
         return [_outcome(trial) for trial in trials]
+
+    def _train(self, trial: Trial) -> None:
+        try:
+            run_trial(trial)
+        except StopRequested as stopped:  # speaks of the one training
+            raise StopRequested(STOPPED) from stopped
 
     def _share_out(self, todo: Sequence[Trial], done: Done) -> None:
         waiting = list(todo)
@@ -95,7 +102,7 @@ class Pool:
 
     def _go_on(self) -> None:
         if self._stop:
-            raise StopRequested("stopped on request; what was trained is saved, and the same command goes on")
+            raise StopRequested(STOPPED)
 
 
 def _outcome(trial: Trial) -> Outcome:

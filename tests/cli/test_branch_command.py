@@ -47,7 +47,7 @@ def test_a_stopped_study_goes_on(run_dir: Path) -> None:
     assert json.loads((run_dir / "branches" / "critical_batch.json").read_text())["points"][0]["batch"] == 16
     refused = disttrain("branch", run_dir, *OPTIONS, "--length", "samples=512")
     assert refused.code == 2
-    assert "length: samples=1024 -> samples=512" in refused.err
+    assert "--length: samples=1024 -> samples=512" in refused.err
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 from disttrain.config.reading.load import load_recipe
 from disttrain.config.reading.trust import require_consent
 from disttrain.config.sections.recipe import Recipe
-from disttrain.errors import NoCheckpointError
+from disttrain.errors import InputError
 
 
 def saved_recipe(run_dir: Path, overrides: Sequence[str] = (), *, trust: bool) -> Recipe:
@@ -19,12 +19,11 @@ def saved_recipe(run_dir: Path, overrides: Sequence[str] = (), *, trust: bool) -
         trust: whether it may name objects outside disttrain.
 
     Raises:
-        NoCheckpointError: the directory holds no run.
-        InputError: the recipe is damaged, or names such objects without consent.
+        InputError: the directory holds no run, the recipe is damaged, or names such objects without consent.
     """
     path = run_dir / "recipe.yaml"
     if not path.is_file():
-        raise NoCheckpointError(f"{run_dir} holds no run: {path.name} is missing")
+        raise InputError(f"{run_dir} holds no run: {path.name} is missing")
     recipe = load_recipe(path, overrides)
     if not trust:
         require_consent(recipe, path, overrides)

@@ -97,7 +97,7 @@ def test_mistakes_are_raised_with_the_messages_of_the_command_line(tmp_path: Pat
     for given in bad:
         with pytest.raises(InputError):
             disttrain.train(**{"recipe": ON_DIGITS, "quiet": True, **given})
-    with pytest.raises(NoCheckpointError, match="holds no run"):
+    with pytest.raises(InputError, match="holds no run"):
         disttrain.load_model(tmp_path)
 
 

@@ -19,10 +19,11 @@ from disttrain.config import saved_recipe
 from disttrain.config.reading.load import check_recipe
 from disttrain.data.position import Position
 from disttrain.errors import InputError
-from disttrain.study.branch import Question, _check_out, _prepare, branch
+from disttrain.study.branch import Question, _prepare, branch
 from disttrain.study.branch_points import Point, end_of, length_of
 from disttrain.study.branch_recipe import branch_recipe, law_of, plan_of
 from disttrain.study.branch_report import as_json, in_words, write
+from disttrain.study.branch_settings import check_out, identity
 from disttrain.study.exact import SolvedQuadratic, exact_branch
 from disttrain.study.trials import Trial, read_outcome, run_trial
 from disttrain.tasks.quadratic import NoisyQuadratic
@@ -112,11 +113,12 @@ def test_a_branch_goes_on_with_everything(run_dir: Path, tmp_path: Path) -> None
     assert (outcome.state, outcome.samples) == ("stopped", 2048)
 
 
-def files(path: Path) -> dict[str, str]:
+def files(path: Path) -> dict[str, tuple[str, int]]:
+    """What they hold, and when they were written."""
     return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        str(file.relative_to(path)): (hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_mtime_ns)
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != ".lock"
+        if file.is_file()
     }
 
 
@@ -149,7 +151,7 @@ def test_branches_find_what_is_exact_and_are_not_run_again(run_dir: Path, tmp_pa
     assert [path.name for path in write(out, answers, question)] == ["critical_batch.json", "critical_batch.svg"]
     other = Question((2, 4), "64", "samples=1024", "sqrt", repeats=1)
     before = files(out)
-    with pytest.raises(InputError, match=r"other branches[^$]*factors: \[2, 4, 8\] -> \[2, 4\]"):
+    with pytest.raises(InputError, match=r"other branches[^$]*--batches: 2x,4x,8x -> 2x,4x\n"):
         branch(run_dir, other, out)
     assert files(out) == before
 
@@ -183,6 +185,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no multiple": ({}, {"factors": (1, 2)}, "from 2x on"),
     "no such checkpoint": ({}, {"at": "65"}, "no checkpoint of update 65"),
     "no words for a checkpoint": ({}, {"at": "last"}, "expected newest, best, all"),
+    "no length": ({}, {"length": "-5samples"}, "--length -5samples: expected"),
     "a law": ({}, {"law": "cubic"}, "expected auto, linear, sqrt or none"),
     "a margin that is no number": ({}, {"margin": math.nan}, "--margin nan"),
     "a batch that grows": (
@@ -224,10 +227,11 @@ def test_a_directory_that_is_no_finished_run_is_refused(run_dir: Path, tmp_path:
         branch(run_dir, Question(), tmp_path / "out")
     there = tmp_path / "run"
     shutil.copytree(run_dir, there)
-    before = files(there)
-    with run_lock(there), pytest.raises(InputError, match="is using this run directory"):
-        branch(there, Question())
-    assert files(there) == before
+    with run_lock(there):
+        before = files(there)
+        with pytest.raises(InputError, match="is using this run directory"):
+            branch(there, Question())
+        assert files(there) == before
     (next(iter(list_checkpoints(there).values())) / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="manifest"):
         branch(there, Question(at="256", length="samples=64"))
@@ -236,12 +240,27 @@ def test_a_directory_that_is_no_finished_run_is_refused(run_dir: Path, tmp_path:
         branch(there, Question())
 
 
+def test_branches_of_another_question_are_refused_with_what_was_and_what_is(tmp_path: Path) -> None:
+    before = identity(changed(), Question(length=None), "linear")
+    (tmp_path / "branches.json").write_text(json.dumps(before))
+    check_out(tmp_path, before)
+    recipe = changed(optimizer={**RECIPE["optimizer"], "lr": 0.07})
+    with pytest.raises(InputError) as refused:
+        check_out(tmp_path, identity(recipe, Question((2, 4), length="samples=64"), "sqrt"))
+    assert str(refused.value).splitlines()[1:-1] == [
+        f"  recipe: optimizer.lr: {RECIPE['optimizer']['lr']} -> 0.07",
+        "  --batches: 2x,4x,8x -> 2x,4x",
+        "  --length: (default) -> samples=64",
+        "  --law: linear -> sqrt",
+    ]
+
+
 def test_one_that_was_killed_before_its_first_word_goes_on(tmp_path: Path) -> None:
     (tmp_path / ".branches.json.tmp").write_text("{")
-    _check_out(tmp_path, {"law": "linear"})
+    check_out(tmp_path, {"law": "linear"})
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
-        _check_out(tmp_path, {"law": "linear"})
+        check_out(tmp_path, {"law": "linear"})
 
 
 def test_what_does_not_lead_to_numbers_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from disttrain.config import saved_recipe
 from disttrain.data.selection import held_out
 from disttrain.engine.local import LocalEngine
 from disttrain.engine.world import World
-from disttrain.errors import CheckpointError, InputError
+from disttrain.errors import InputError
 from disttrain.inference.choice import Choice
 from disttrain.study.noise import Set, _timed, noise_at
 from disttrain.tasks.digits import Digits
@@ -104,6 +104,8 @@ def test_what_cannot_be_measured(run_dir: Path, tmp_path: Path) -> None:
     none = recipe.model_copy(update={"data": recipe.data.model_copy(update={"validation": None})})
     with pytest.raises(InputError, match="the run has no validation set"):
         noise_at(none, run_dir, engine, Choice(), "validation")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(InputError, match="there is no checkpoint"):
         noise_at(recipe, tmp_path, engine, Choice(), "train")
+    with pytest.raises(InputError, match="holds no run"):
+        noise(tmp_path)
     assert math.isfinite(noise_at(recipe, run_dir, engine, Choice("best"), "train").estimate.trace)

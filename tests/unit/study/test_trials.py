@@ -92,6 +92,17 @@ def test_outcomes_in_this_process(tmp_path: Path) -> None:
             pool.run([trial(tmp_path / "whole", "seed=5")])
 
 
+def test_one_that_is_stopped_within_a_trial_says_that_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(trial: Trial) -> None:
+        raise StopRequested("stopped on request after update 1 of 30; everything is saved")
+
+    monkeypatch.setattr("disttrain.study.pool.run_trial", stopped)
+    with pytest.raises(StopRequested, match="the same command goes on"), Pool() as pool:
+        pool.run([trial(tmp_path / "a")])
+
+
 @pytest.mark.slow
 def test_two_at_once_and_two_ranks(tmp_path: Path) -> None:
     with Pool(jobs=2) as pool:
