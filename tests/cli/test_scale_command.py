@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -114,15 +116,31 @@ def test_runs_made_elsewhere(recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing()), reason=f"no imitation hosts: {missing()}")
-def test_two_hosts_are_reached_by_ssh(recipe: Path, tmp_path: Path) -> None:
-    words = ["-m", "disttrain", "scale", str(recipe), *QUICK, "--ranks", "1,2", "--mode", "weak", "--json"]
-    words += ["--hosts", "node0,node1", "--link", "100mbit", "--to", str(tmp_path / "to")]
+def test_two_hosts_are_reached_by_ssh() -> None:
+    place = Path(tempfile.mkdtemp(dir="/var/tmp"))  # each host has a /dev/shm of its own, where temporary files may be
+    (place / "recipe.yaml").write_text(RECIPE)
+    large = "model.hidden=[512,512]"  # more bytes than the imitation of a link lets through at once
+    words = [
+        "-m",
+        "disttrain",
+        "scale",
+        str(place / "recipe.yaml"),
+        large,
+        *QUICK,
+        "--ranks",
+        "1,2",
+        "--mode",
+        "weak",
+        "--json",
+    ]
+    words += ["--hosts", "node0,node1", "--link", "100mbit", "--to", str(place / "to")]
     with Hosts(2, 1e8) as hosts:
         ended = hosts.run("node0", [sys.executable, *words], {**os.environ, "PYTHONPATH": str(ROOT)})
         assert ended.returncode == 0, ended.stderr
         refused = hosts.run(
             "node0", [sys.executable, *words[:-6], "--hosts", "node0,node7"], {**os.environ, "PYTHONPATH": str(ROOT)}
         )
+    shutil.rmtree(place)
     found = json.loads(ended.stdout)
     assert [(run["ranks"], run["hosts"]) for run in found["runs"]] == [(1, 1), (2, 2)]
     slowest = max((m for m in found["exchange"]["measured"]), key=lambda m: m["bytes"])
