@@ -19,7 +19,7 @@ from disttrain.rundir.rundir import RECIPE
 from disttrain.study.fit import Curves, Fit, curves, fit_hyperbola
 from disttrain.study.goal import Goal, reached_at
 from disttrain.study.settings import SETTINGS, read_settings
-from disttrain.study.words import number, spoken
+from disttrain.study.words import critical_batch, number, spoken
 
 RESULTS = "study.json"
 BEYOND = 2.0
@@ -162,7 +162,7 @@ def _with_cost(base: Evidence, fit: Fit, found: Curves, whole: list[Measured], r
             narrower=("more --seeds of the study",),
             scatter=fit.scatter,
         )
-    words = f"study: critical batch {spoken(critical, *ends)}, least samples {spoken(fit.least_samples, *ends)}"
+    words = f"study: {critical_batch(critical)}, least samples {spoken(fit.least_samples)}"
     told = "" if fit.p_value is None else f"the hyperbola fits (p = {fit.p_value:.2g}), and "
     return replace(
         base,

@@ -17,6 +17,7 @@ from disttrain.errors import InputError
 logger = logging.getLogger("disttrain")
 
 _held: set[int] = set()
+OF_A_RUN = "is using this run directory; wait for it, stop it, or give another directory with --run-dir"
 
 
 def _close_in_child() -> None:
@@ -34,8 +35,11 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path, busy: str = OF_A_RUN) -> Iterator[None]:
     """Hold ``run_dir/.lock`` for the duration; it is free again when this process ends, however it ends.
+
+    Args:
+        busy: what is said of a job that holds it: what it does there, and what to do.
 
     Raises:
         InputError: another job holds it (the message names its process and host), or it cannot be created.
@@ -47,7 +51,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be created: {error.strerror}") from error
     _held.add(descriptor)
     try:
-        _acquire(descriptor, run_dir)
+        _acquire(descriptor, run_dir, busy)
         yield
     finally:
         if descriptor in _held:  # not in a forked child that leaves the block too
@@ -56,14 +60,11 @@ def run_lock(run_dir: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(descriptor: int, run_dir: Path) -> None:
+def _acquire(descriptor: int, run_dir: Path, busy: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(
-            f"{run_dir}: {_holder(descriptor)} is using this run directory; wait for it, stop it, or "
-            "give another directory with --run-dir"
-        ) from None
+        raise InputError(f"{run_dir}: {_holder(descriptor)} {busy}") from None
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise InputError(f"{run_dir}: cannot be locked: {error.strerror}") from error

@@ -84,8 +84,9 @@ def study(
 def _run(recipe: Recipe, settings: Settings, directory: Path, sharpness: bool, json: bool) -> None:
     from disttrain.cli.console import print_table  # only now is the input known to be good enough for the heavy imports
     from disttrain.study import minima, pictures, plots, report
+    from disttrain.study.settings import study_lock
     from disttrain.study.study import study as run_study
-    from disttrain.study.words import of_trial, sentences
+    from disttrain.study.words import ended, of_trial, sentences
 
     pictures.require()
     if sharpness:
@@ -99,12 +100,13 @@ def _run(recipe: Recipe, settings: Settings, directory: Path, sharpness: bool, j
         recipe,
         settings,
         directory,
-        done=lambda trial, outcome: say(f"  {of_trial(trial)}: {outcome.why or outcome.state}"),
+        done=lambda trial, outcome: say(f"  {of_trial(trial)}: {ended(outcome)}"),
         say=say,
     )
-    if sharpness:
-        found = replace(found, minima=minima.measure(found.points, directory, say))
-    report.write(found, directory, plots.draw(found, directory))
+    with study_lock(directory):
+        if sharpness:
+            found = replace(found, minima=minima.measure(found.points, directory, say))
+        report.write(found, directory, plots.draw(found, directory))
     if json:
         print((directory / "study.json").read_text(encoding="utf-8"), end="")
         return

@@ -13,7 +13,7 @@ from disttrain.study.landscape import picture
 from disttrain.study.plots import parts
 from disttrain.study.report import headings, rows
 from disttrain.study.shown import Shown, read_shown
-from disttrain.study.words import fit_points, spoken
+from disttrain.study.words import critical_batch, fit_points, spoken
 
 _TITLES = {
     "cost": ("Samples to the target", "Updates to the target"),
@@ -76,7 +76,7 @@ def _said(study: Study) -> Iterator[str]:
         yield study.words[0] if study.words else "no two batches have reached the target"
         return
     if found.fit.fits:
-        yield f"critical batch {spoken(found.fit.critical_batch, points[0].batch, points[-1].batch)}"
+        yield critical_batch(found.fit.critical_batch)
     else:
         yield "no hyperbola fits these batches, so there is no critical batch in its sense"
     cheapest = min(points, key=lambda p: statistics.fmean(p.samples))
@@ -102,8 +102,7 @@ def _unknown(study: Study) -> Iterator[str]:
 def _facts(study: Study) -> Iterator[tuple[str, str]]:
     found = study.shown
     if found.fit is not None and found.fit.fits:
-        points = fit_points(found.points)
-        yield "critical batch", spoken(found.fit.critical_batch, points[0].batch, points[-1].batch)
+        yield "critical batch", spoken(found.fit.critical_batch)
     yield "target", str(found.goal)
     yield "batches", f"{found.points[0].batch:,} to {found.points[-1].batch:,}"
     yield "runs that count", str(sum(len(point.runs) for point in found.points))

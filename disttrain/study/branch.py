@@ -33,6 +33,7 @@ from disttrain.telemetry.jsonl import read_records
 
 LAST = 0.25
 """Share of a branch over which the training loss is averaged, where nothing validates."""
+BUSY = "is running branches there; wait for it, stop it, or choose another --out"
 Said = Callable[[str], None]
 
 
@@ -133,7 +134,7 @@ def branch(
             for (step, _, _), trial in trials.items():
                 if step == point.step:
                     _prepare(trial, point)
-    with run_lock(out), Pool(question.jobs, ranks=question.ranks, engine=question.engine) as pool:
+    with run_lock(out, BUSY), Pool(question.jobs, ranks=question.ranks, engine=question.engine) as pool:
         outcomes = pool.run(list(trials.values()), lambda trial, outcome: _done(trial, outcome, said))
     found = dict(zip(trials, outcomes, strict=True))
     return [_answer(point, question, plan, trials, found) for point in points]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +69,41 @@ class Settings:
                 raise InputError(f"--{name} {value}: expected samples, from 1 to 10^12")
 
 
-def open_study(directory: Path, recipe: Recipe, settings: Settings) -> None:
-    """Make the directory, or find the same study in it.
+@contextmanager
+def study_lock(directory: Path) -> Iterator[None]:
+    """Hold the directory of a study: two at once would run the same trials.
 
     Raises:
-        InputError: it cannot be written to, or holds another study, one of another version, or something else; nothing was
-            changed.
+        InputError: another process holds it.
+    """
+    from disttrain.checkpoint import run_lock  # torch is loaded where something is run
+
+    with run_lock(directory, "is at a study there; wait for it, stop it, or choose another --out"):
+        yield
+
+
+@contextmanager
+def open_study(directory: Path, recipe: Recipe, settings: Settings) -> Iterator[None]:
+    """Make the directory, or find the same study in it, and hold it.
+
+    Raises:
+        InputError: it cannot be written to, holds another study, one of another version, or something else, or a study is going
+            on there; nothing was changed.
     """
     check_place(directory, "--out")
     path = directory / SETTINGS
     if path.is_file():
         _same(directory, recipe, settings)
-    elif directory.exists() and any(entry.name != temporary_of(SETTINGS) for entry in directory.iterdir()):
+    elif directory.exists() and any(
+        entry.name not in (".lock", temporary_of(SETTINGS)) for entry in directory.iterdir()
+    ):
         raise InputError(f"--out {directory}: it is there and holds no study; choose another directory")
     directory.mkdir(parents=True, exist_ok=True)
     said = {"format": FORMAT, "disttrain": __version__, **asdict(settings)}
-    replace_file(path, json.dumps(said, indent=1) + "\n")
-    write_recipe(directory, recipe)
+    with study_lock(directory):
+        replace_file(path, json.dumps(said, indent=1) + "\n")
+        write_recipe(directory, recipe)
+        yield
 
 
 def _same(directory: Path, recipe: Recipe, settings: Settings) -> None:
@@ -94,14 +113,23 @@ def _same(directory: Path, recipe: Recipe, settings: Settings) -> None:
         raise InputError(f"{directory}: {RECIPE} is missing, so there is no telling whether this is the same study")
     before = load_recipe(directory / RECIPE) if known else recipe
     lines = [f"recipe: {line}" for line in recipe_differences(before, recipe)]
-    now = json.loads(json.dumps(asdict(settings)))
-    lines += [f"--{k}: {saved.get(k)} -> {v}" for k, v in now.items() if k not in MAY_CHANGE and saved.get(k) != v]
+    there, now = _options(saved), _options(asdict(settings))
+    lines += [f"--{name}: {there[name]} -> {given}" for name, given in now.items() if there[name] != given]
     if lines:
         raise InputError(
             f"{directory} is another study than this (saved -> given):"
             + "".join(f"\n  {line}" for line in lines)
             + "\nundo that, or choose another --out"
         )
+
+
+def _options(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What makes it this study, by the options that say it."""
+    names = [each.name for each in fields(Settings) if each.name not in (*MAY_CHANGE, "metric", "value")]
+    found = {name: settings.get(name) for name in names}
+    value = settings.get("value")
+    found["target"] = value if value is None else f"{settings.get('metric')}={value}"
+    return {name: "not given" if value is None else str(value) for name, value in found.items()}
 
 
 def read_settings(directory: Path) -> Mapping[str, Any]:

@@ -128,13 +128,16 @@ def study(recipe: Recipe, settings: Settings, directory: Path, *, done: Done, sa
         say: called with a line about what comes next.
 
     Raises:
-        InputError: this is no study, or the directory holds another one, or no run reached the target, or each did at once.
+        InputError: this is no study, or the directory holds another one or is in use, or no run reached the target, each did at
+            once or all diverged.
         StopRequested: asked to stop; the same call goes on.
         DisttrainError: a trial cannot be trained.
     """
     base = make_base(recipe, settings)
-    open_study(directory, recipe, settings)
-    with Pool(settings.jobs, ranks=settings.ranks, engine=settings.engine) as pool:
+    with (
+        open_study(directory, recipe, settings),
+        Pool(settings.jobs, ranks=settings.ranks, engine=settings.engine) as pool,
+    ):
         at_work = _Work(base, settings, directory, pool, done)
         goal, origin = at_work.goal(say)
         say(f"target: {goal} ({origin})")
@@ -144,7 +147,7 @@ def study(recipe: Recipe, settings: Settings, directory: Path, *, done: Done, sa
         points = at_work.results(goal, tried)
     found = [point for point in points if point.samples]
     if not found:
-        best = "; ".join(f"{p.batch}: {_closest(p, goal):.5g}" for p in points)
+        best = "; ".join(f"{p.batch}: {_closest(p, goal)}" for p in points)
         raise InputError(
             f"no batch has reached {goal} with every seed within {base.budget:,} samples (closest, {best}): choose a target that "
             "they reach, or a larger --budget, with another --out; the runs are kept"
@@ -168,16 +171,18 @@ class _Work:
         say(f"the recipe as it is, batch {base.batch}, for the target")
         # Two seeds more or fewer must not move the target of a study that is under way.
         trials = [self._trial("own", None, base.batch, 0, _seed(base, i), base.length) for i in range(3)]
-        values = []
+        values, diverged = [], False
         for outcome in self._run(trials):
+            diverged |= outcome.state == "diverged"
             curve = outcome.curve("validation", settings.metric)
             smooth = list(zip((samples for samples, _ in curve), smoothed([v for _, v in curve]), strict=True))
             values.append(at_samples(smooth, base.length // 2))
         known = [value for value in values if value is not None]
         if len(known) < len(values):
+            what = "diverges" if diverged else f"has no finite validation {settings.metric} after half of its length"
             raise InputError(
-                f"the recipe as it is has no finite validation {settings.metric} after half of its length, so it gives no "
-                "target: lower its learning rate, or give --target"
+                f"the recipe as it is {what}, so it gives no target: lower optimizer.lr, or give --target, with another "
+                "--out; the runs are kept"
             )
         value = float(f"{statistics.fmean(known):.6g}")
         origin = f"the mean of 3 runs of the recipe as it is after half of its length, {base.length // 2:,} samples"
@@ -187,7 +192,7 @@ class _Work:
         """What each rate of each batch came to.
 
         Raises:
-            InputError: every batch has some rate that reached the goal before it was first looked at.
+            InputError: every batch has some rate that reached the goal before it was first looked at, or all rates diverged.
         """
         tried: dict[int, dict[int, Score]] = {batch: {} for batch in self._settings.batches}
         at_once: set[int] = set()
@@ -205,6 +210,12 @@ class _Work:
                     f"every batch has reached {goal} at its first evaluation: when, there is no telling, so this says nothing of "
                     "batches; choose a harder --target, or a smaller --every, with another --out; the runs are kept"
                 )
+        if all(score.kind == DIVERGED for scores in tried.values() for score in scores.values()):
+            lowest = "; ".join(f"{b}: {self._base.peak(b, min(scores)):.3g}" for b, scores in tried.items())
+            raise InputError(
+                f"every rate that was tried diverged, at every batch (the lowest of batch {lowest}): lower optimizer.lr, with "
+                "another --out; the runs are kept"
+            )
         return tried
 
     def results(self, goal: Goal, tried: dict[int, dict[int, Score]]) -> list[Point]:
@@ -279,6 +290,6 @@ def _seed(base: Base, i: int) -> int:
     return (base.recipe.seed + 1 + i) % 2**63
 
 
-def _closest(point: Point, goal: Goal) -> float:
+def _closest(point: Point, goal: Goal) -> str:
     values = [value for run in point.runs for _, value in run.curve if math.isfinite(value)]
-    return (max if goal.higher else min)(values, default=math.nan)
+    return f"{(max if goal.higher else min)(values):.5g}" if values else "diverged"

@@ -22,6 +22,8 @@ from disttrain.tasks.base import unknown_metric
 from disttrain.tasks.make import make_task, stated_sizes
 
 Kind = Literal["own", "search", "result"]
+FEWEST = 3
+"""Evaluations with which a run can have reached a target."""
 CHECKPOINTS = 8
 """Of a trial, so that one that was killed loses an eighth at most."""
 
@@ -102,7 +104,8 @@ def make_base(given: Recipe, settings: Settings) -> Base:
     """Read the task's sizes, apply the law, and refuse what no study could be made of.
 
     Raises:
-        InputError: the recipe has no validation set, changes its batch itself, or cannot have one of the batches.
+        InputError: the recipe has no validation set, changes its batch itself, or cannot have one of the batches, or none of its
+            runs could ever reach a target.
     """
     task = make_task(given)
     facts, sizes = facts_of(given, task), stated_sizes(given)
@@ -140,10 +143,31 @@ def make_base(given: Recipe, settings: Settings) -> Base:
     for batch in settings.batches:
         trial = base.trial(Path(), "result", settings.metric, None, batch=batch, exponent=0, seed=0, most=0)
         try:
-            plan(trial.recipe, settings.ranks)
+            _refuse_too_few(plan(trial.recipe, settings.ranks), base)
         except (InputError, ValueError) as error:
             raise InputError(f"--batches {batch}: {error}") from None
+    if settings.value is None and budget < base.length // 2:
+        raise InputError(
+            f"--budget {budget}: without --target the recipe gives one after half of its length, {base.length // 2:,} samples: "
+            "give a --target, or a larger --budget"
+        )
     return base
+
+
+def _refuse_too_few(plan: StepPlan, base: Base) -> None:
+    """One run has to be evaluated often enough to reach a target at all; see :func:`disttrain.study.goal.reached_at`."""
+    seen = list[int]()
+    while len(seen) < FEWEST:
+        due = (seen[-1] // base.every + 1) * base.every if seen else base.every
+        seen.append(plan.epoch.samples_after(plan.epoch.updates_after(due)))
+    fit = next((number for number, samples in enumerate(seen, 1) if samples >= base.budget), FEWEST)
+    if fit < FEWEST:
+        often = max(base.every, plan.global_batch)
+        smaller = "a smaller --every" if base.budget > 2 * plan.global_batch else "smaller --batches"
+        raise InputError(
+            f"evaluated every {often:,} samples (--every, or every update), a run of {base.budget:,} (--budget) has {fit} "
+            f"evaluation{'s' * (fit > 1)}, and a target takes {FEWEST}: give a --budget of {seen[-1]:,} or more, or {smaller}"
+        )
 
 
 SCHEDULE = (

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from disttrain.study.fit import Interval
 from disttrain.study.study import Found, Point
-from disttrain.study.trials import Trial
+from disttrain.study.trials import Outcome, Trial
 
 WSD = "arXiv:2601.05034"
 
@@ -25,11 +25,25 @@ def of_trial(trial: Trial) -> str:
     return f"batch {trial.recipe.batch.global_:,}, rate x {2.0**exponent:g}, seed {trial.recipe.seed}"
 
 
-def spoken(interval: Interval, least: float, most: float) -> str:
+def ended(outcome: Outcome) -> str:
+    """How a training ended. What to do after one that diverged is not said: a search goes on by itself."""
+    return (
+        f"diverged in update {outcome.updates + 1:,}" if outcome.state == "diverged" else outcome.why or outcome.state
+    )
+
+
+def critical_batch(interval: Interval) -> str:
+    """``critical batch 409 (295 to 577)``, or that there is none to be had."""
+    if interval.low is None and interval.high is None:
+        return "these batches do not tell the critical batch"
+    return f"critical batch {spoken(interval)}"
+
+
+def spoken(interval: Interval) -> str:
     """``1,900 (1,500 to 2,500)``, or ``at least 1,500`` where there is no other end."""
     low, high = interval.low, interval.high
     if low is None and high is None:
-        return f"anything: the batches from {least:,.0f} to {most:,.0f} do not tell"
+        return "not known"
     if high is None:
         return f"at least {number(low)}"
     if low is None:
@@ -52,15 +66,17 @@ def _answer(found: Found) -> Iterator[str]:
             "are closer to it, or give an easier --target"
         )
         return
-    fit, ends = found.fit, (points[0].batch, points[-1].batch)
+    fit = found.fit
     if not fit.fits:
         yield f"no critical batch in the sense of the hyperbola: it does not fit (p = {fit.p_value:.2g})"
         yield from without_fit(points, fit.scatter)
         return
+    told = fit.critical_batch.low is not None or fit.critical_batch.high is not None
     yield (
-        f"critical batch {spoken(fit.critical_batch, *ends)}: there the target costs twice the least samples and twice the "
-        f"fewest updates; the least samples, of ever smaller batches, are {spoken(fit.least_samples, *ends)}, and the fewest "
-        f"updates, of ever larger ones, {spoken(fit.least_updates, *ends)}"
+        critical_batch(fit.critical_batch)
+        + ": there the target costs twice the least samples and twice the fewest updates" * told
+        + f"; the least samples, of ever smaller batches, are {spoken(fit.least_samples)}, and the fewest updates, of ever "
+        f"larger ones, {spoken(fit.least_updates)}"
     )
 
 
@@ -122,11 +138,12 @@ def _sharp(found: Found) -> Iterator[str]:
         seen = sorted(each.seen for each in minima)
         yield (
             f"sharpness is the largest eigenvalue of the Hessian of the train loss ({minima[0].eigenvalue.samples:,} samples) at "
-            f"each result's last weights, after {seen[0]:,} samples"
+            f"each result's last weights, after {seen[0]:,} "
+            + f"to {seen[-1]:,} " * (seen[0] < seen[-1])
+            + "samples"
             + (
-                f" to {seen[-1]:,}: a run goes on past the recipe's length until it has reached the target, so they were not all "
-                "trained alike"
-                if seen[0] < seen[-1]
+                ": a run goes on past the recipe's length until it has reached the target, so they were not all trained alike"
+                if _delayed(found)
                 else ""
             )
         )
@@ -134,6 +151,12 @@ def _sharp(found: Found) -> Iterator[str]:
     if loose:
         yield f"sharpness has not converged in {', '.join(loose)}: it may be larger"
     yield from (f"no sharpness of {words}" for words in found.minima.left_out)
+
+
+def _delayed(found: Found) -> bool:
+    """Whether a result went on after its first evaluation at the recipe's length."""
+    length = min(found.base.length, found.base.budget)
+    return any(sum(samples >= length for samples, _ in run.curve) > 1 for point in found.points for run in point.runs)
 
 
 def _doubts(found: Found) -> Iterator[str]:

@@ -19,7 +19,7 @@ from disttrain.study.study import Found, study
 from disttrain.study.surface import surface
 from disttrain.study.trials import Outcome, Trial
 from disttrain.study.variants import make_base
-from disttrain.study.words import sentences
+from disttrain.study.words import ended, sentences
 from disttrain.tasks.digits import Digits
 
 SMALL = (
@@ -120,7 +120,7 @@ def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> 
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=r"recipe: optimizer.lr: 0.1 -> 0.2"):
         ask(place, settings, "optimizer.lr=0.2")
-    with pytest.raises(InputError, match=r"--value: 0.7 -> 0.6"):
+    with pytest.raises(InputError, match=r"--target: loss=0.7 -> loss=0.6"):
         ask(place, Settings((32, 512), "loss", 0.6, rates=3, seeds=2))
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
     (place / SETTINGS).write_text('{"format": 99, "disttrain": "9.9"}')
@@ -129,21 +129,40 @@ def test_a_study_goes_on_after_a_kill_and_says_what_it_found(tmp_path: Path) -> 
     shutil.rmtree(place / "runs")
 
 
+def begin(place: Path, recipe: disttrain.Recipe, settings: Settings) -> None:
+    with open_study(place, recipe, settings):
+        pass
+
+
 def test_one_that_was_killed_while_it_was_made_goes_on(tmp_path: Path) -> None:
     recipe, two = disttrain.Recipe.load(None, *SMALL, HELD), Settings((32, 64), "loss", 0.7)
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match=r"--out .*mine\.txt cannot be made: .*mine\.txt is not a directory"):
-        open_study(tmp_path / "mine.txt", recipe, two)
+        begin(tmp_path / "mine.txt", recipe, two)
     (tmp_path / "mine.txt").unlink()
     (tmp_path / ".settings.json.tmp").write_text("{")
-    open_study(tmp_path, recipe, two)
+    (tmp_path / ".lock").touch()
+    begin(tmp_path, recipe, two)
     (tmp_path / "recipe.yaml").unlink()
-    open_study(tmp_path, recipe, two)
+    begin(tmp_path, recipe, two)
     assert disttrain.Recipe.load(tmp_path / "recipe.yaml") == recipe
     (tmp_path / "recipe.yaml").unlink()
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match="is missing, so there is no telling"):
-        open_study(tmp_path, recipe, two)
+        begin(tmp_path, recipe, two)
+
+
+def test_one_study_at_a_time_in_a_directory(tmp_path: Path) -> None:
+    recipe, two = disttrain.Recipe.load(None, *SMALL, HELD), Settings((32, 64), "loss", 0.7)
+    with open_study(tmp_path, recipe, two):
+        before = (tmp_path / SETTINGS).read_bytes()
+        with pytest.raises(InputError, match=r"process \d+ on host .* is at a study there; .* choose another --out"):
+            begin(tmp_path, recipe, replace(two, batches=(32, 128)))
+        assert (tmp_path / SETTINGS).read_bytes() == before
+    begin(tmp_path, recipe, two)
+    for now, said in ((replace(two, metric="accuracy"), "accuracy=0.7"), (replace(two, value=None), "not given")):
+        with pytest.raises(InputError, match=f"given\\):\n  --target: loss=0.7 -> {said}\nundo that"):
+            begin(tmp_path, recipe, now)
 
 
 def test_the_law_of_the_rate_is_the_recipes_or_the_optimizers() -> None:
@@ -176,6 +195,51 @@ def test_an_unknown_metric_is_refused_before_anything_is_made(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_budget_in_which_no_target_can_be_reached_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    recipe = disttrain.Recipe.load(None, *SMALL, HELD)
+    # 1,150 samples are an epoch, and its last batch is short: batch 512 sees 512, 1024 and 1150.
+    for batches, budget, every, said in (
+        (
+            (32, 64),
+            400,
+            200,
+            "32: evaluated every 200 .* of 400 .* has 2 evaluations, .* 608 or more, or a smaller --every",
+        ),
+        ((32, 64), 4000, 9000, "32: .* has 1 evaluation, .* 27,026 or more, or a smaller --every"),
+        ((32, 512), 1024, 1, "512: evaluated every 512 .* has 2 .* 1,150 or more, or smaller --batches"),
+    ):
+        with pytest.raises(InputError, match=f"--batches {said}"):
+            ask(tmp_path / "a", Settings(batches, "loss", 0.7, budget=budget, every=every))
+    for batches, budget, every in (((32, 64), 450, 200), ((32, 512), 1025, 1)):
+        make_base(recipe, Settings(batches, "loss", 0.7, budget=budget, every=every))
+    with pytest.raises(InputError, match=r"half of its length, .*: give a --target, or a larger --budget"):
+        ask(tmp_path / "a", Settings((32, 64), budget=2000, every=100))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_rates_that_all_diverge_end_a_study_before_its_results(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def run(settings: Settings) -> None:
+        recipe = disttrain.Recipe.load(None, *SMALL, HELD, "optimizer.lr=1e30")
+        study(
+            recipe, settings, tmp_path / str(settings.value), done=lambda t, o: told.append(ended(o)), say=told.append
+        )
+
+    with pytest.raises(
+        InputError, match=r"diverged, at every batch \(.* batch 32: [\d.e+]+; 64: .*lower optimizer\.lr"
+    ):
+        run(Settings((32, 64), "loss", 1.0, rates=3, seeds=2))
+    assert sum(line.startswith("diverged in update") for line in told) == 6
+    assert not any(line.startswith("results") for line in told)
+    told.clear()
+    with pytest.raises(InputError, match=r"the recipe as it is diverges, so .*: lower optimizer\.lr, or give --target"):
+        run(Settings((32, 64)))
+    assert [line.startswith("diverged in update") for line in told] == [False, True, True, True]
+    assert max(map(len, told)) < 60
+
+
 @pytest.mark.slow
 def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compares at least 2"):
@@ -206,4 +270,4 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     ):
         ask(tmp_path / "e", Settings((32, 64), "loss", 1000.0, rates=3, seeds=2, budget=2000, every=200))
     with pytest.raises(InputError, match=r"no batch has reached validation accuracy at least 2 .*closest, 32: 0\.\d"):
-        ask(tmp_path / "d", Settings((32, 64), "accuracy", 2.0, rates=3, seeds=2, budget=400, every=200))
+        ask(tmp_path / "d", Settings((32, 64), "accuracy", 2.0, rates=3, seeds=2, budget=600, every=150))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,12 +12,16 @@ import pytest
 
 from disttrain.config import Recipe
 from disttrain.errors import InputError
-from disttrain.study.fit import fit_hyperbola
+from disttrain.study.fit import Fit, Interval, fit_hyperbola
 from disttrain.study.goal import Goal, at_samples, parse_target, reached_at, reached_at_once, smoothed
+from disttrain.study.minima import Minima, Minimum
 from disttrain.study.search import DIVERGED, MISSED, REACHED, Score, at_edge, best_rate, could_be_better, next_rates
-from disttrain.study.study import Point, Run
+from disttrain.study.settings import Settings
+from disttrain.study.sharpness import Eigenvalue
+from disttrain.study.study import Found, Point, Run
 from disttrain.study.trials import Trial
-from disttrain.study.words import of_trial, without_fit
+from disttrain.study.variants import Base
+from disttrain.study.words import of_trial, sentences, without_fit
 
 LOSS = Goal("loss", 0.5, higher=False)
 
@@ -137,14 +142,46 @@ def point(batch: int, samples: float) -> Point:
     return Point(batch, 0.1, (), edge=False, better=0.0, runs=runs)
 
 
-def test_a_training_is_named_for_people() -> None:
-    recipe = Recipe.model_validate(
-        {
-            "task": {"name": "digits"},
-            "batch": {"global": 1024},
-            "epochs": 1,
-            "optimizer": {"name": "sgd", "lr": 1},
-            "seed": 3,
-        }
+def test_batches_that_do_not_tell_say_no_more_than_that() -> None:
+    points = [point(16, 1000.0), point(32, 1500.0)]
+    told, untold = (
+        sentences(study_of(points, Interval(400.0, low, 500.0 if low else None)))[0] for low in (300.0, None)
     )
-    assert of_trial(Trial(recipe, Path("search-b1024-x-1-s3"))) == "batch 1,024, rate x 0.5, seed 3"
+    assert told.startswith("critical batch 400 (300 to 500): there the target costs twice")
+    assert untold.startswith(
+        "these batches do not tell the critical batch; the least samples, of ever smaller batches, are at most 9,"
+    )
+
+
+def test_that_the_target_has_delayed_a_run_is_said_where_it_has() -> None:
+    length = 2300
+    for seen, delayed in (([2280, 2304], False), ([2280, 2304, 2348], True)):
+        runs = (Run("a", 1, 900.0, None, {}, [(samples, 0.1) for samples in seen], ""),)
+        at = Point(16, 0.1, (), edge=False, better=0.0, runs=runs)
+        eigenvalue = Eigenvalue(1.0, 1e-6, converged=True, products=9, samples=1024)
+        minima = tuple(Minimum(name, 16, 1, last, eigenvalue) for name, last in (("a", seen[-1]), ("b", length)))
+        words = next(w for w in sentences(replace(study_of([at], LONG), minima=Minima(minima))) if "Hessian" in w)
+        assert f"after 2,300 to {seen[-1]:,} samples" in words
+        assert ("goes on past the recipe's length" in words) == delayed
+
+
+RECIPE = Recipe.model_validate(
+    {
+        "task": {"name": "digits"},
+        "batch": {"global": 1024},
+        "epochs": 1,
+        "optimizer": {"name": "sgd", "lr": 1},
+        "seed": 3,
+    }
+)
+LONG = Interval(400.0, 300.0, 500.0)
+
+
+def study_of(points: list[Point], critical: Interval) -> Found:
+    fit = Fit(critical, Interval(7.0, None, 9.0), Interval(7.0, None, 9.0), 0.1, None, ())
+    base = Base(RECIPE, 1024, 2300, 9200, 57, False, ())
+    return Found(Settings((16, 32)), base, LOSS, "given", tuple(points), fit)
+
+
+def test_a_training_is_named_for_people() -> None:
+    assert of_trial(Trial(RECIPE, Path("search-b1024-x-1-s3"))) == "batch 1,024, rate x 0.5, seed 3"
