@@ -129,7 +129,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, str]:
     found = {name: settings.get(name) for name in names}
     value = settings.get("value")
     found["target"] = value if value is None else f"{settings.get('metric')}={value}"
-    return {name: "not given" if value is None else str(value) for name, value in found.items()}
+    return {name: "(default)" if value is None else str(value) for name, value in found.items()}
 
 
 def read_settings(directory: Path) -> Mapping[str, Any]:

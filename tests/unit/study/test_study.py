@@ -160,7 +160,7 @@ def test_one_study_at_a_time_in_a_directory(tmp_path: Path) -> None:
             begin(tmp_path, recipe, replace(two, batches=(32, 128)))
         assert (tmp_path / SETTINGS).read_bytes() == before
     begin(tmp_path, recipe, two)
-    for now, said in ((replace(two, metric="accuracy"), "accuracy=0.7"), (replace(two, value=None), "not given")):
+    for now, said in ((replace(two, metric="accuracy"), "accuracy=0.7"), (replace(two, value=None), r"\(default\)")):
         with pytest.raises(InputError, match=f"given\\):\n  --target: loss=0.7 -> {said}\nundo that"):
             begin(tmp_path, recipe, now)
 
