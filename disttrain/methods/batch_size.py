@@ -33,6 +33,10 @@ class BatchSize(Method):
         self.now: int | Callable[[int], int] = plan.batch_at
         self.rate = 1.0
 
+    def at(self, samples: int) -> int:
+        """The next global batch, after so many samples."""
+        return self.now if isinstance(self.now, int) else self.now(samples)
+
 
 class AdaptiveBatch(BatchSize):
     """Decides every so many updates, from the readings since the decision before, which are the same on any cluster.

@@ -8,7 +8,7 @@ from disttrain.config import Recipe
 from disttrain.config.sections.base import UNITS
 from disttrain.config.sections.methods import CLIPS
 from disttrain.plan.adaptive import ONLY_THE_RATE, explain_adaptive
-from disttrain.plan.noise import explain_noise
+from disttrain.plan.noise import explain_noise, never_decided
 from disttrain.plan.plan import StepPlan
 from disttrain.plan.schedule import cooldown
 from disttrain.plan.stages import unreached
@@ -24,6 +24,7 @@ def explain(recipe: Recipe, plan: StepPlan) -> list[Line]:
         *_data(recipe, plan),
         *_batch(recipe, plan),
         *explain_adaptive(recipe, plan.adaptive),
+        *_never(recipe, plan),
         *_length(recipe, plan),
         *_lr(recipe, plan),
         *_stages(recipe, plan),
@@ -92,6 +93,11 @@ def _batch(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
         )
     if low == 0:
         yield "idle ranks", "yes", "fewer samples in a batch than ranks: some ranks only take part in the exchange"
+
+
+def _never(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:
+    if note := never_decided(recipe, plan.total_updates):
+        yield "batch changes", "never", note
 
 
 def _length(recipe: Recipe, plan: StepPlan) -> Iterator[Line]:

@@ -10,6 +10,7 @@ from disttrain.config.sections.optimizers import BatchInvariantAdam, Sgd
 from disttrain.data.shares import slice_borders
 from disttrain.errors import InputError
 from disttrain.nn.facts import ModelFacts
+from disttrain.plan.adaptive import DELAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,17 @@ def never_measured(recipe: Recipe, updates: int) -> str:
         return ""
     return (
         f"noise_scale.every_steps is {every:,}, and the run has {updates:,} updates: the noise scale is never measured"
+    )
+
+
+def never_decided(recipe: Recipe, updates: int) -> str:
+    """What to say where a run of so many updates ends before an adaptive batch can change; empty: it does not."""
+    adaptive = recipe.batch.adaptive
+    if adaptive is None or adaptive.every + DELAY < updates:
+        return ""
+    return (
+        f"batch.adaptive.every is {adaptive.every:,}, a decision takes effect {DELAY + 1} updates later, and the run has "
+        f"{updates:,}: the batch never changes"
     )
 
 

@@ -18,7 +18,8 @@ from disttrain.hooks.make import make_callbacks
 from disttrain.inference.choice import samples_seen
 from disttrain.inference.evaluate import deciding
 from disttrain.inference.weights import read
-from disttrain.plan.noise import never_measured
+from disttrain.plan.here import from_here
+from disttrain.plan.noise import never_decided, never_measured
 from disttrain.plan.stages import unreached
 from disttrain.rundir.environment import note_start
 from disttrain.rundir.memory import Limit, known_limit
@@ -101,8 +102,9 @@ def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack, *, quie
         log.warning("the result depends on the number of ranks: %s", "; ".join(run.plan.rank_dependent))
     for number in unreached(run.plan.stages, run.plan.total_samples):
         log.warning("stage %d never begins: the run is over by then", number)
-    if said := never_measured(run.recipe, run.plan.total_updates):
-        log.warning("%s", said)
+    for never in (never_measured, never_decided):
+        if said := never(run.recipe, run.plan.total_updates):
+            log.warning("%s", said)
     if run.recipe.evaluate is not None and not run.recipe.evaluate.test and deciding(run) == "test":
         log.warning("evaluate.test is false, but the test set decides where there is no data.validation: it is read")
     write_recipe(place.path, place.recipe)
@@ -115,7 +117,8 @@ def open_outlets(run: Run, place: Place, limit: Limit, leave: ExitStack, *, quie
 def open_sink(run: Run, run_dir: Path, leave: ExitStack, *, quiet: bool) -> Sink:
     """On rank 0: where records go. Lines after the resumed position are dropped first."""
     truncate_after(run_dir / METRICS, run.progress.position.updates)
-    step = run.progress.position.updates
+    position, size = run.progress.position, run.methods.batch_size
+    step = position.updates
     sink = run_sink(
         run_dir,
         total_samples=run.plan.total_samples,
@@ -131,11 +134,7 @@ def open_sink(run: Run, run_dir: Path, leave: ExitStack, *, quiet: bool) -> Sink
             "event": "resume" if step else "start",
             "step": step,
             **machine,
-            "global_batch": plan.global_batch,
-            "accumulation": plan.accumulation,
-            "micro_batch": plan.micro_batch,
-            "peak_lr": plan.peak_lr,
-            "updates": plan.total_updates,
+            **from_here(plan, position, size.at(position.samples), size.rate),
             "run_dir": str(run_dir),
         }
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from training_cases import MakeRun
 
+import disttrain
 from disttrain.config import RecipeError, load_recipe
 from disttrain.config.sections.adaptive import NoiseScalePolicy, NormTest
 from disttrain.errors import CheckpointError, InputError
@@ -22,6 +24,7 @@ from disttrain.plan.explain import explain
 from disttrain.plan.plan import StepPlan, resolve_plan
 from disttrain.schedules import BatchLimits
 from disttrain.telemetry import NullSink
+from disttrain.telemetry.jsonl import read_records
 from disttrain.training.journal import Journal
 from disttrain.training.loop import advance, batches
 from disttrain.training.state import Run
@@ -96,6 +99,27 @@ def test_it_changes_when_it_said_and_goes_on_from_every_update(make_run: MakeRun
     assert all(torch.equal(a, b) for a, b in zip(other.params, run.params, strict=True))
 
 
+def test_a_run_that_goes_on_says_what_holds_from_there(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    for samples in (1000, 3000, 6000):
+        words = [*WORDS, "log={every_steps: 1, sinks: []}", f"samples={samples}"]
+        disttrain.train(load_recipe(None, words), run_dir=place, resume="auto", quiet=True)
+    (log,) = place.rglob("*.log")
+    said = (
+        "batch.adaptive.every is 8, a decision takes effect 5 updates later, and the run has 8: the batch never changes"
+    )
+    assert log.read_text().count(said) == 1, "of the first start alone"
+    lines = read_records(place / "metrics.jsonl")
+    start, second, third = (i for i, line in enumerate(lines) if line.get("event") in ("start", "resume"))
+    assert [lines[start][key] for key in ("global_batch", "peak_lr", "updates")] == [128, 0.2, 8]
+    assert lines[second]["global_batch"] == 128
+    batch = next(line["global_batch"] for line in lines[third + 1 :] if "event" not in line)
+    assert batch != 128
+    assert (lines[third]["global_batch"], lines[third]["peak_lr"]) == (batch, pytest.approx(0.2 * batch / 128))
+    left = lines[third]["updates"] - lines[third]["step"]
+    assert left == pytest.approx(3000 / batch, abs=3)
+
+
 def test_a_checkpoint_with_another_batch_is_refused(make_run: MakeRun) -> None:
     run = make_run(*WORDS)
     kept = run.state_dict()
@@ -131,6 +155,9 @@ def test_the_plan_says_what_is_known_before() -> None:
     assert (found.global_batch, found.largest_batch, found.updates_in_words) == (128, 512, "about 50")
     recipe = load_recipe(None, [*WORDS, "optimizer={name: adamw, lr: 0.01}"])
     lines = {what: (value, why) for what, value, why in explain(recipe, found)}
+    assert "batch changes" not in lines
+    slow = load_recipe(None, [*WORDS, "batch.adaptive.every=200"])
+    assert ("batch changes", "never") in [(what, value) for what, value, _ in explain(slow, found)]
     assert lines["adaptive batch"][0] == "32 to 512, by 2 x at most"
     assert lines["rate and batch"] == (
         "sqrt",
