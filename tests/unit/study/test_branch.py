@@ -232,6 +232,9 @@ def test_a_directory_that_is_no_finished_run_is_refused(run_dir: Path, tmp_path:
         with pytest.raises(InputError, match="is using this run directory"):
             branch(there, Question())
         assert files(there) == before
+    (tmp_path / "busy").mkdir()
+    with run_lock(tmp_path / "busy"), pytest.raises(InputError, match=r"is running branches there; .* another --out"):
+        branch(there, Question(at="256", length="samples=64"), tmp_path / "busy")
     (next(iter(list_checkpoints(there).values())) / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="manifest"):
         branch(there, Question(at="256", length="samples=64"))
