@@ -33,6 +33,8 @@ from disttrain.version import __version__
 
 NAMES = ("compute", "data", "exchange", "stragglers", "optimizer", "interpreter")
 Window = Mapping[str, float]
+FEWEST = 2
+"""Samples of the smallest share that is measured: batch norm refuses a single one. A smaller one is taken for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def scale(recipe: Recipe, settings: Settings, directory: Path, say: Callable[[st
     base = make_base(recipe, settings)
     check_hosts(settings.hosts)
     open_scaling(directory, recipe, settings)
-    todo = list(_launches(base, settings))
+    todo = planned(base, settings)
     kept: dict[tuple[Mode, int], list[Found]] = {}
     for launch, found in run_launches(todo, directory, settings, say):
         for mode in launch.modes:
@@ -75,7 +77,7 @@ def scale(recipe: Recipe, settings: Settings, directory: Path, say: Callable[[st
     return summed_up(base, settings, [Group(*key, tuple(found)) for key, found in sorted(kept.items())])
 
 
-def _launches(base: Base, settings: Settings) -> list[Launch]:
+def planned(base: Base, settings: Settings) -> list[Launch]:
     """Repeat by repeat, so that a machine that changes does so for all numbers of ranks."""
     shares = _shares(base, (base.least, *settings.ranks, *FORECAST)) if "strong" in settings.modes else {}
     found = []
@@ -83,7 +85,8 @@ def _launches(base: Base, settings: Settings) -> list[Launch]:
         for ranks in sorted(settings.ranks):
             first = ranks == base.least
             for modes in [settings.modes] if first else [(mode,) for mode in settings.modes]:
-                asked = Asked(settings.windows, settings.seconds, tuple(sorted(set(shares.values()))) if first else ())
+                measured = {max(share, FEWEST) for share in shares.values()} if first else ()
+                asked = Asked(settings.windows, settings.seconds, tuple(sorted(measured)))
                 found.append(Launch(base.on(modes[0], ranks), modes, ranks, repeat, asked))
     return found
 

@@ -12,6 +12,7 @@ from disttrain.config import Recipe, check_recipe
 from disttrain.errors import InputError
 from disttrain.scaling.elsewhere import read_runs
 from disttrain.scaling.launches import answer, heard, said, understood
+from disttrain.scaling.scale import planned
 from disttrain.scaling.settings import Asked, Settings, make_base, open_scaling
 from disttrain.verify.hosts import Place, check_hosts, torch_variables
 
@@ -61,6 +62,13 @@ def test_batches_that_do_not_fit() -> None:
     ):
         with pytest.raises(InputError, match=says):
             make_base(given, Settings(ranks, (mode,)))  # type: ignore[arg-type]
+
+
+def test_no_share_of_a_single_sample_is_measured() -> None:
+    settings = Settings((1, 2), repeats=1)
+    first, *others = planned(make_base(recipe(**{"global": 8}), settings), settings)
+    assert first.asked.shares == (2, 4, 8)  # 8 ranks have a single one, which batch norm refuses
+    assert [launch.asked.shares for launch in others] == [(), ()]
 
 
 def test_a_directory_is_that_of_one_scaling(tmp_path: Path) -> None:
