@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Build isolation would fetch an unpinned hatchling; the pinned one is in the environment already.
 INSTALL := pip install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation
 
-.PHONY: help run report test test-all test-unit test-jobs lint dev docs clean
+.PHONY: help run report test test-all test-unit test-cli test-jobs lint dev docs clean
 
 help:
 	@echo 'make run       set up .venv and train the default recipe on $(NPROC) ranks: real data, no download'
@@ -52,7 +52,7 @@ test test-all: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
 # Two at a time, the longest first: most tests use one core. What each says comes when it ends.
 test: dev
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-jobs lint test-unit
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-jobs test-unit test-cli lint
 
 test-all: export MARKS := not gpu
 test-all: test
@@ -62,9 +62,12 @@ export MARKS ?= not slow and not gpu
 test-unit: $(VENV)/.stamp-dev
 	pytest -m '$(MARKS)' tests/unit
 
+test-cli: $(VENV)/.stamp-dev
+	pytest -m '$(MARKS)' tests/cli
+
 # Tests that start jobs, mostly.
 test-jobs: $(VENV)/.stamp-dev
-	pytest -m '$(MARKS)' tests --ignore tests/unit
+	pytest -m '$(MARKS)' tests --ignore tests/unit --ignore tests/cli
 
 lint: $(VENV)/.stamp-dev
 	ruff check .
