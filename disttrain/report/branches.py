@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from disttrain.errors import InputError
 from disttrain.report.blocks import Chapter, Part, Section, Verdict, Words, table
 from disttrain.report.chart import Curve, amount, chart
+from disttrain.rundir.written import read_json
 from disttrain.study.branch_report import RESULTS
 
 
@@ -56,10 +56,7 @@ def read_branches(directory: Path, name: str) -> Branches:
         InputError: they cannot be read, or are in another form.
     """
     path = directory / RESULTS
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    data = read_json(path)
     try:
         points = tuple(sorted(map(_point, data["points"]), key=lambda point: point.step))
         if not points:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from disttrain.errors import InputError
 from disttrain.report.blocks import Part, Section, Words, plain, sentence, table
 from disttrain.report.chart import amount
+from disttrain.rundir.written import read_json
 
 PLAN, VERSION = "plan.json", 1
 _HEAD = ("ranks", "batch", "rate", "updates", "samples", "samples a second", "seconds", "GPU-hours", "")
@@ -22,12 +22,9 @@ def section(directory: Path) -> tuple[Section, ...]:
         InputError: it cannot be read, or is in the form of another version.
     """
     path = directory / PLAN
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return ()
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    data = read_json(path)
     version = data.get("version") if isinstance(data, dict) else None
     if version != VERSION:
         raise InputError(f"{path} is of version {version}, and this disttrain reads version {VERSION}: plan again")

@@ -20,6 +20,7 @@ from disttrain.nn.facts import ModelFacts
 from disttrain.plan.plan import StepPlan
 from disttrain.plan.smaller import halved
 from disttrain.rundir.rundir import MEMORY, METRICS, Place, replace_file
+from disttrain.rundir.written import read_json
 
 log = logging.getLogger("disttrain")
 
@@ -168,10 +169,7 @@ def forget_fits(run_dir: Path) -> None:
 
 
 def _read(path: Path) -> Fit:
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read, remove it: {error}") from None
+    found: Any = read_json(path, "remove it")
     kinds = {field.name: str if field.name in ("stated", "device") else int for field in fields(Fit)}
     if (
         not isinstance(found, dict)

@@ -14,6 +14,7 @@ from disttrain.config import Recipe, check_recipe
 from disttrain.engine.stop import StopRequest, stop_request
 from disttrain.errors import RankError
 from disttrain.rundir.rundir import replace_file
+from disttrain.rundir.written import read_json
 from disttrain.scaling.record import Mode
 from disttrain.scaling.settings import LAUNCHES, Asked, Settings
 from disttrain.verify.spawn import run_ranks
@@ -102,7 +103,7 @@ def _kept(launch: Launch, directory: Path, settings: Settings, say: Callable[[st
         say(f"  {' and '.join(launch.modes)} scaling on {number}, {launch.repeat + 1} of {settings.repeats}")
         path.parent.mkdir(exist_ok=True)
         replace_file(path, json.dumps(_run(launch, path.with_suffix(""), settings, stop)) + "\n")
-    found: Found = json.loads(path.read_text(encoding="utf-8"))
+    found: Found = read_json(path, "delete it, and it is measured anew")
     return found
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import replace_file
+from disttrain.rundir.written import read_json
 
 NAME, VERSION = "scale.json", 1
 Mode = Literal["strong", "weak"]
@@ -167,12 +168,9 @@ def load(directory: Path) -> Scaling:
         InputError: there is none, or it is damaged or of another version.
     """
     path = directory / NAME
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{directory} holds no scaling: {NAME} is missing (disttrain scale makes it)") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not path.exists():
+        raise InputError(f"{directory} holds no scaling: {NAME} is missing (disttrain scale makes it)")
+    data = read_json(path)
     version = data.get("version") if isinstance(data, dict) else None
     if version != VERSION:
         raise InputError(

@@ -97,8 +97,8 @@ def _shares(base: Base, numbers: Sequence[int]) -> dict[int, int]:
     for ranks in numbers:
         try:
             found[ranks] = base.plan("strong", ranks).share[1] if ranks <= base.own.global_batch else 0
-        except (InputError, ValueError):
-            continue
+        except InputError:
+            continue  # whole ghosts or micro-batches do not fit: no forecast for that many
     return {ranks: share for ranks, share in found.items() if share}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from disttrain.errors import InputError
 from disttrain.methods.model import facts_of
 from disttrain.plan.plan import StepPlan, resolve_plan
 from disttrain.rundir.rundir import RECIPE, check_place, replace_file, temporary_of, write_recipe
+from disttrain.rundir.written import read_settings
 from disttrain.scaling.record import Mode
 from disttrain.tasks.make import make_task, stated_sizes
 from disttrain.version import __version__
@@ -177,7 +177,7 @@ def open_scaling(directory: Path, recipe: Recipe, settings: Settings) -> None:
 
 
 def _same(directory: Path, recipe: Recipe, settings: Settings) -> None:
-    saved = _read(directory)
+    saved = read_settings(directory / SETTINGS, FORMAT, "--to")
     before = load_recipe(directory / RECIPE) if (directory / RECIPE).is_file() else recipe
     lines = [f"recipe: {line}" for line in recipe_differences(before, recipe)]
     now = json.loads(json.dumps(asdict(settings)))
@@ -192,18 +192,3 @@ def _same(directory: Path, recipe: Recipe, settings: Settings) -> None:
             + "".join(f"\n  {line}" for line in lines)
             + "\nundo that, or choose another --to"
         )
-
-
-def _read(directory: Path) -> Mapping[str, Any]:
-    path = directory / SETTINGS
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        version = saved.get("disttrain", "unknown") if isinstance(saved, dict) else "unknown"
-        raise InputError(
-            f"{path} is of disttrain {version} and not in the form of {__version__}: go on with that version, or choose "
-            "another --to"
-        )
-    return saved

@@ -12,6 +12,7 @@ from disttrain.config.reading.dump import flatten
 from disttrain.config.reading.problems import printable
 from disttrain.errors import InputError
 from disttrain.rundir.rundir import temporary_of
+from disttrain.rundir.written import read_json
 
 if TYPE_CHECKING:
     from disttrain.study.branch import Question
@@ -40,8 +41,8 @@ def check_out(out: Path, asked: Mapping[str, Any]) -> None:
     if not out.exists() or not any(path.name not in (".lock", temporary_of(SETTINGS)) for path in out.iterdir()):
         return  # also where it was killed before it had written a word
     try:
-        there = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        there = read_json(out / SETTINGS)
+    except InputError:
         there = None
     if not isinstance(there, dict) or there.keys() != asked.keys():
         raise InputError(f"{out} holds something else than branches of a run: choose another --out")

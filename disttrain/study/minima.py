@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from disttrain.errors import CheckpointError, DivergedError, InputError
+from disttrain.errors import CheckpointError, DivergedError
 from disttrain.inference.choice import find, samples_seen
 from disttrain.rundir.rundir import replace_file
+from disttrain.rundir.written import read_json
 from disttrain.study.landscape import Slice, slice_1d, slice_2d
 from disttrain.study.sharpness import Eigenvalue, largest_eigenvalue
 from disttrain.study.surface import Surface, surface
@@ -149,10 +150,8 @@ class _Book:
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._path, self._say = path, say
-        try:
-            self._known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}): delete it, and it is computed anew") from None
+        cure = "delete it, and it is computed anew"
+        self._known: dict[str, Any] = read_json(path, cure) if path.is_file() else {}
 
     def get(self, name: str, title: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if name not in self._known:

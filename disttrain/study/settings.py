@@ -11,6 +11,7 @@ from typing import Any
 
 from disttrain.config import Recipe, load_recipe, recipe_differences
 from disttrain.errors import InputError
+from disttrain.rundir import written
 from disttrain.rundir.rundir import RECIPE, check_place, replace_file, temporary_of, write_recipe
 from disttrain.study.asked import check_asked
 from disttrain.version import __version__
@@ -138,15 +139,4 @@ def read_settings(directory: Path) -> Mapping[str, Any]:
     Raises:
         InputError: it cannot be read, or another version of disttrain has written it in another form.
     """
-    path = directory / SETTINGS
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        version = saved.get("disttrain", "unknown") if isinstance(saved, dict) else "unknown"
-        raise InputError(
-            f"{path} is of disttrain {version} and not in the form of {__version__}: go on with that version, or choose "
-            "another --out"
-        )
-    return saved
+    return written.read_settings(directory / SETTINGS, FORMAT, "--out")

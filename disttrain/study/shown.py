@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from disttrain.errors import InputError
+from disttrain.rundir.written import read_json
 from disttrain.study.fit import Fit, Interval
 from disttrain.study.goal import Goal
 from disttrain.study.landscape import Slice
@@ -49,10 +49,7 @@ def read_shown(directory: Path) -> tuple[Shown, list[str]]:
         InputError: ``study.json`` cannot be read, or is in the form of another version.
     """
     path = directory / RESULTS
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    data = read_json(path)
     try:
         target, words = data["target"], data["words"]
         found = Shown(

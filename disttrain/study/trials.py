@@ -111,7 +111,7 @@ def run_trial(trial: Trial, *, ranks: int = 1, engine: str = "ddp") -> None:
         else:
             _on_ranks(trial, ranks, engine)
     except DivergedError:
-        pass
+        pass  # an answer like others: its records say where
     except RankError:
         if read_outcome(trial.run_dir) is None:
             raise
